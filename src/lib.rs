@@ -1,0 +1,10 @@
+//! Puts a process in a Linux network namespace, lets out only what its policy names, refuses all else at once.
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+mod error;
+pub mod link;
+pub mod nft;
+pub mod wire;
+
+pub use error::{Error, ErrorKind, Result};

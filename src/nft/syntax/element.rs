@@ -1,0 +1,217 @@
+//! Elements of a set as nft(8) writes them.
+
+use std::time::Duration;
+
+use super::value::{self, Kind};
+use super::word;
+use crate::nft::{Element, Set};
+
+/// The longest time the kernel counts, in milliseconds: more would not fit 64 bits of nanoseconds.
+const MAX_MILLISECONDS: u128 = (u64::MAX / 1_000_000) as u128;
+
+/// Elements in nft(8) syntax, and those that have none with the reason.
+#[derive(Debug, Default)]
+pub(super) struct Elements {
+    pub shown: Vec<String>,
+    pub unshown: Vec<(String, String)>,
+}
+
+pub(super) fn show<'a>(set: &Set, elements: impl Iterator<Item = &'a Element>) -> Elements {
+    let mut out = Elements::default();
+    if set.flags.interval && set.key.0.len() == 1 {
+        ranges(set, elements.collect(), &mut out);
+    } else {
+        for element in elements {
+            out.push(element, if element.interval_end { Err(NO_RANGES.to_owned()) } else { key(set, element) });
+        }
+    }
+    out
+}
+
+const NO_RANGES: &str = "it ends a range, in a set that has none";
+
+impl Elements {
+    fn push(&mut self, element: &Element, key: Result<String, String>) {
+        let shown = key.and_then(|key| {
+            let mut text = key;
+            if let Some(time) = element.timeout {
+                text += &format!(" timeout {}", show_time(time)?);
+            }
+            if let Some(comment) = &element.comment {
+                text += &format!(" comment {}", word::quoted(comment.as_str())?);
+            }
+            Ok(text)
+        });
+        match shown {
+            Ok(text) => self.shown.push(text),
+            Err(reason) => self.unshown.push((format!("element {:?}", element.key), reason)),
+        }
+    }
+}
+
+fn key(set: &Set, element: &Element) -> Result<String, String> {
+    let bytes = element.key.as_bytes();
+    if bytes.len() != set.key.len() {
+        return Err(format!("its key has {} bytes, that of the set {}", bytes.len(), set.key.len()));
+    }
+    let mut fields = Vec::new();
+    let mut rest = bytes;
+    for datatype in &set.key.0 {
+        let (field, more) = rest.split_at(datatype.size());
+        let kind = Kind::of(*datatype);
+        let text = if set.flags.interval { kind.show_bound(field) } else { kind.show(field) };
+        fields.push(text.ok_or_else(|| format!("nft(8) has no way to write this value of {}", datatype.name()))?);
+        if set.key.0.len() > 1 {
+            let (padding, more) = more.split_at(datatype.size().next_multiple_of(4) - datatype.size());
+            if padding.iter().any(|byte| *byte != 0) {
+                return Err(format!("the bytes behind its {} are not zero", datatype.name()));
+            }
+            rest = more;
+        }
+    }
+    if fields.is_empty() { Err("the key of the set has no type".to_owned()) } else { Ok(fields.join(" . ")) }
+}
+
+/// Shows the elements of a plain set of ranges, which are the first keys of ranges and the first keys past them.
+fn ranges(set: &Set, mut elements: Vec<&Element>, out: &mut Elements) {
+    // The kernel dumps them from the highest key down. Where one range ends and the next begins, the end comes first.
+    elements.sort_by(|a, b| a.key.cmp(&b.key).then(b.interval_end.cmp(&a.interval_end)));
+    let mut open: Option<&Element> = None;
+    for element in elements {
+        if element.key.len() != set.key.len() {
+            out.push(
+                element,
+                Err(format!("its key has {} bytes, that of the set {}", element.key.len(), set.key.len())),
+            );
+            continue;
+        }
+        match (open.take(), element.interval_end) {
+            (Some(start), true) => out.push(start, range(set, start, Some(element))),
+            (Some(start), false) => {
+                out.push(start, Err("the range that it begins does not end before the next".to_owned()));
+                open = Some(element);
+            }
+            (None, false) => open = Some(element),
+            // nft(8) puts the end of "nothing" at key 0 of every such set, and so does the kernel's dump show it.
+            (None, true) if element.key.as_bytes().iter().all(|byte| *byte == 0) => {}
+            (None, true) => out.push(element, Err("it ends a range that none begins".to_owned())),
+        }
+    }
+    if let Some(start) = open {
+        out.push(start, range(set, start, None));
+    }
+}
+
+/// Shows the range from one key to the one before another, or to the highest.
+fn range(set: &Set, start: &Element, end: Option<&Element>) -> Result<String, String> {
+    let unwritable = || "nft(8) has no way to write this range".to_owned();
+    let [datatype] = set.key.0.as_slice() else { return Err(unwritable()) };
+    let (kind, width) = (Kind::of(*datatype), datatype.size());
+    let from = value::big(start.key.as_bytes()).ok_or_else(unwritable)?;
+    let highest = u128::MAX >> (128 - 8 * width);
+    let to = match end {
+        Some(end) => value::big(end.key.as_bytes()).and_then(|end| end.checked_sub(1)).ok_or_else(unwritable)?,
+        None => highest,
+    };
+    if to < from {
+        return Err("its range is empty".to_owned());
+    }
+    let bound = |number: u128| kind.show_bound(number.to_be_bytes().get(16 - width..)?);
+    let first = bound(from).ok_or_else(unwritable)?;
+    if from == to {
+        return Ok(first);
+    }
+    let host_bits = (to - from).trailing_ones();
+    // As many ones as the range is long, and the first key a multiple of that: a prefix.
+    let is_prefix = (to - from).count_ones() == host_bits
+        && 128 - (to - from).leading_zeros() == host_bits
+        && from & (to - from) == 0;
+    if is_prefix && matches!(kind, Kind::Ipv4 | Kind::Ipv6) {
+        return Ok(format!("{first}/{}", 8 * width as u32 - host_bits));
+    }
+    Ok(format!("{first}-{}", bound(to).ok_or_else(unwritable)?))
+}
+
+/// Shows a time as nft(8) writes it: `1d2h3m4s5ms`.
+pub(super) fn show_time(time: Duration) -> Result<String, String> {
+    let total = time.as_millis();
+    if total == 0 {
+        return Err("nft(8) has no timeout below a millisecond".to_owned());
+    }
+    if total > MAX_MILLISECONDS {
+        return Err("its timeout is longer than the kernel counts".to_owned());
+    }
+    let units =
+        [(86_400_000, u128::MAX, "d"), (3_600_000, 24, "h"), (60_000, 60, "m"), (1_000, 60, "s"), (1, 1_000, "ms")];
+    let parts = units.map(|(length, wrap, unit)| match total / length % wrap {
+        0 => String::new(),
+        count => format!("{count}{unit}"),
+    });
+    Ok(parts.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nft::{Comment, Data, Datatype, Family, KeyType, SetFlags, SetName, TableId, TableName};
+
+    fn set(types: &[Datatype], interval: bool) -> Set {
+        Set {
+            table: TableId { family: Family::Inet, name: TableName::new("t").unwrap() },
+            name: SetName::new("s").unwrap(),
+            key: KeyType(types.to_vec()),
+            flags: SetFlags { interval, ..SetFlags::default() },
+            timeout: None,
+            size: None,
+            comment: None,
+        }
+    }
+
+    fn bound(octets: [u8; 4], interval_end: bool) -> Element {
+        Element { interval_end, ..Element::new(Data::ipv4(octets.into())) }
+    }
+
+    #[test]
+    fn a_concatenation_is_taken_apart() {
+        let mut element = Element::new(
+            Data::concat(&[Data::ipv4([203, 0, 113, 9].into()), Data::byte(6), Data::be16(5432)]).unwrap(),
+        );
+        element.timeout = Some(Duration::from_millis(90_500));
+        element.comment = Some(Comment::new("db").unwrap());
+        let set = set(&[Datatype::Ipv4Addr, Datatype::InetProto, Datatype::InetService], false);
+        let out = show(&set, [&element, &Element::new(Data::byte(1))].into_iter());
+        assert_eq!(out.shown, ["203.0.113.9 . tcp . 5432 timeout 1m30s500ms comment \"db\""]);
+        assert_eq!(out.unshown.len(), 1);
+    }
+
+    #[test]
+    fn ranges_are_paired_whatever_their_order() {
+        let elements = [
+            bound([255, 0, 0, 0], false),
+            bound([198, 51, 101, 0], true),
+            bound([198, 51, 100, 0], false),
+            bound([10, 0, 0, 6], true),
+            bound([10, 0, 0, 2], false),
+            bound([10, 0, 0, 2], true),
+            bound([10, 0, 0, 1], false),
+            bound([0, 0, 0, 0], true),
+        ];
+        let out = show(&set(&[Datatype::Ipv4Addr], true), elements.iter());
+        assert_eq!(out.shown, ["10.0.0.1", "10.0.0.2-10.0.0.5", "198.51.100.0/24", "255.0.0.0/8"]);
+        assert!(out.unshown.is_empty());
+    }
+
+    #[test]
+    fn broken_ranges_are_told() {
+        let elements = [bound([1, 0, 0, 0], true), bound([2, 0, 0, 0], false), bound([3, 0, 0, 0], false)];
+        let out = show(&set(&[Datatype::Ipv4Addr], true), elements.iter());
+        assert_eq!((out.shown.len(), out.unshown.len()), (1, 2));
+    }
+
+    #[test]
+    fn times_are_bounded() {
+        assert_eq!(show_time(Duration::from_secs(93_784)).as_deref(), Ok("1d2h3m4s"));
+        assert!(show_time(Duration::from_micros(999)).is_err());
+        assert!(show_time(Duration::MAX).is_err());
+    }
+}

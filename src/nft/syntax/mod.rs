@@ -1,0 +1,413 @@
+//! Shows a ruleset in nft(8) syntax.
+//!
+//! What comes out, `nft -f` takes in, and makes the same ruleset of. nft(8) cannot write everything that the kernel can hold: a set may
+//! be called `x { }`, a rule may load a field and never look at it. Such a thing stands in the text as a comment, with the reason,
+//! and [`Syntax::unshown`] lists it, so that nobody takes a text with holes for the whole.
+
+mod element;
+mod field;
+mod rule;
+mod value;
+mod word;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use super::{
+    BaseChain, Chain, ChainName, ChainPolicy, ChainType, Element, Family, Hook, Rule, Ruleset, Set, SetName, Table,
+    TableId,
+};
+
+/// A ruleset in nft(8) syntax.
+///
+/// # References
+///
+/// nft(8).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Syntax {
+    text: String,
+    unshown: Vec<Unshown>,
+}
+
+/// Names something that a ruleset has and nft(8) cannot write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unshown {
+    /// The thing: `rule 3 of chain inet guard output`. Escaped, fit for a terminal.
+    pub what: String,
+    /// Why nft(8) cannot write it, or would make something else of it.
+    pub reason: String,
+}
+
+impl fmt::Display for Unshown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.reason)
+    }
+}
+
+impl Syntax {
+    /// The text, for `nft -f`.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// What stands in the text as a comment alone, because nft(8) cannot write it.
+    ///
+    /// When there is any, the text is not the whole ruleset.
+    pub fn unshown(&self) -> &[Unshown] {
+        &self.unshown
+    }
+
+    fn line(&mut self, indent: usize, text: &str) {
+        self.text.extend(std::iter::repeat_n('\t', indent));
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    fn omit(&mut self, indent: usize, what: String, reason: String) {
+        let unshown = Unshown { what, reason };
+        self.line(indent, &format!("# {unshown}"));
+        self.unshown.push(unshown);
+    }
+
+    /// Writes a comment of an object, inside its braces.
+    fn comment(&mut self, indent: usize, of: impl FnOnce() -> String, comment: Option<&super::Comment>) {
+        if let Some(comment) = comment {
+            match word::quoted(comment.as_str()) {
+                Ok(text) => self.line(indent, &format!("comment {text}")),
+                Err(reason) => self.omit(indent, format!("comment of {}", of()), reason),
+            }
+        }
+    }
+}
+
+impl fmt::Display for Syntax {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Ruleset {
+    /// Shows it in nft(8) syntax, and says what nft(8) cannot write.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringfence::nft::{Family, Rule, Ruleset, Table, TableFlags, TableId, TableName, Chain, ChainName, Verdict};
+    ///
+    /// let id = TableId { family: Family::Inet, name: TableName::new("guard")? };
+    /// let name = ChainName::new("web")?;
+    /// let ruleset = Ruleset {
+    ///     tables: vec![Table { id: id.clone(), flags: TableFlags::default(), comment: None }],
+    ///     chains: vec![Chain { table: id.clone(), name: name.clone(), base: None, comment: None }],
+    ///     rules: vec![Rule::new(&id, &name).l4proto(6).verdict(Verdict::Accept)],
+    ///     ..Ruleset::default()
+    /// };
+    /// assert!(ruleset.syntax().unshown().is_empty());
+    /// assert_eq!(ruleset.to_string(), "table inet guard {\n\tchain web {\n\t\tmeta l4proto tcp accept\n\t}\n}\n");
+    /// # Ok::<(), ringfence::nft::NameError>(())
+    /// ```
+    pub fn syntax(&self) -> Syntax {
+        let mut page = Page { ruleset: self, sets: Sets::new(&self.sets), out: Syntax::default() };
+        page.tables();
+        page.strays();
+        page.out
+    }
+}
+
+impl fmt::Display for Ruleset {
+    /// Shows it in nft(8) syntax. [`Ruleset::syntax`] tells besides what nft(8) cannot write.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.syntax().as_str())
+    }
+}
+
+/// The sets of a ruleset, by table and name.
+struct Sets<'a>(HashMap<(&'a TableId, &'a SetName), &'a Set>);
+
+impl<'a> Sets<'a> {
+    fn new(sets: &'a [Set]) -> Self {
+        let mut map = HashMap::new();
+        for set in sets {
+            map.entry((&set.table, &set.name)).or_insert(set);
+        }
+        Self(map)
+    }
+
+    fn find(&self, table: &TableId, name: &SetName) -> Option<&'a Set> {
+        self.0.get(&(table, name)).copied()
+    }
+}
+
+struct Page<'a> {
+    ruleset: &'a Ruleset,
+    sets: Sets<'a>,
+    out: Syntax,
+}
+
+impl<'a> Page<'a> {
+    fn tables(&mut self) {
+        let mut seen = HashSet::new();
+        for table in &self.ruleset.tables {
+            if !seen.insert(&table.id) {
+                self.out.omit(0, of_table(&table.id), "a table of that name stands above".to_owned());
+                continue;
+            }
+            match word::name(table.id.name.as_str()) {
+                Ok(_) => self.table(table),
+                Err(reason) => {
+                    self.out.omit(0, of_table(&table.id), reason);
+                    self.contents(&table.id, "its table can't be shown");
+                }
+            }
+        }
+    }
+
+    fn table(&mut self, table: &'a Table) {
+        self.out.line(0, &format!("table {} {{", table.id));
+        self.out.comment(1, || of_table(&table.id), table.comment.as_ref());
+        // One line a flag: nft 1.0.6 takes no list here.
+        if table.flags.dormant {
+            self.out.line(1, "flags dormant");
+        }
+        if table.flags.persist {
+            // An owned table without `persist` vanishes with its owner: shown as `owner` alone, a fence would open.
+            let flags = if table.flags.owner { "owner,persist" } else { "persist" };
+            let reason =
+                "nft(8) before 1.1.1 does not know the flag persist, and none can own a table for longer than it runs";
+            self.out.omit(1, format!("flags {flags} of {}", of_table(&table.id)), reason.to_owned());
+        } else if table.flags.owner {
+            self.out.line(1, "flags owner");
+        }
+        let (mut sets, mut chains) = (HashSet::new(), HashSet::new());
+        for set in self.ruleset.sets.iter().filter(|set| set.table == table.id) {
+            if sets.insert(&set.name) {
+                self.set(set);
+            } else {
+                self.out.omit(1, of_set(&set.table, &set.name), "a set of that name stands above".to_owned());
+            }
+        }
+        for chain in self.ruleset.chains.iter().filter(|chain| chain.table == table.id) {
+            if chains.insert(&chain.name) {
+                self.chain(chain);
+            } else {
+                self.out.omit(1, of_chain(&chain.table, &chain.name), "a chain of that name stands above".to_owned());
+            }
+        }
+        self.out.line(0, "}");
+    }
+
+    fn set(&mut self, set: &'a Set) {
+        let elements = || {
+            let of_this =
+                |(table, name, _): &&'a (TableId, SetName, Vec<Element>)| *table == set.table && *name == set.name;
+            self.ruleset.elements.iter().filter(of_this).flat_map(|(_, _, elements)| elements)
+        };
+        let writable = match word::name(set.name.as_str()) {
+            Err(reason) => Err(reason),
+            Ok(_) if set.key.is_empty() => Err("its key has no type".to_owned()),
+            Ok(_) if set.timeout.is_some() && !set.flags.timeout => {
+                Err("nft(8) would add the flag timeout, which it lacks".to_owned())
+            }
+            Ok(name) => set.timeout.map(element::show_time).transpose().map(|timeout| (name, timeout)),
+        };
+        let (name, timeout) = match writable {
+            Ok(found) => found,
+            Err(reason) => {
+                let count = elements().count();
+                let reason = if count == 0 { reason } else { format!("{reason}; nor its {count} elements") };
+                return self.out.omit(1, of_set(&set.table, &set.name), reason);
+            }
+        };
+        let elements = element::show(set, elements());
+        self.out.line(1, &format!("set {name} {{"));
+        self.out.line(2, &format!("type {}", set.key));
+        let flags =
+            [("constant", set.flags.constant), ("interval", set.flags.interval), ("timeout", set.flags.timeout)];
+        let flags: Vec<_> = flags.iter().filter(|(_, on)| *on).map(|(flag, _)| *flag).collect();
+        if !flags.is_empty() {
+            self.out.line(2, &format!("flags {}", flags.join(",")));
+        }
+        if let Some(timeout) = timeout {
+            self.out.line(2, &format!("timeout {timeout}"));
+        }
+        if let Some(size) = set.size {
+            self.out.line(2, &format!("size {size}"));
+        }
+        self.out.comment(2, || of_set(&set.table, &set.name), set.comment.as_ref());
+        for (what, reason) in elements.unshown {
+            self.out.omit(2, format!("{what} of {}", of_set(&set.table, &set.name)), reason);
+        }
+        if let Some((last, rest)) = elements.shown.split_last() {
+            self.out.line(2, "elements = {");
+            for element in rest {
+                self.out.line(3, &format!("{element},"));
+            }
+            self.out.line(3, last);
+            self.out.line(2, "}");
+        }
+        self.out.line(1, "}");
+    }
+
+    fn chain(&mut self, chain: &'a Chain) {
+        let head = word::name(chain.name.as_str()).map(|_| ()).and_then(|()| match &chain.base {
+            Some(base) => show_base(chain.table.family, base).map(Some),
+            None => Ok(None),
+        });
+        let base = match head {
+            Ok(base) => base,
+            Err(reason) => {
+                self.out.omit(1, of_chain(&chain.table, &chain.name), reason);
+                return self.rules_untold(&chain.table, &chain.name, "its chain can't be shown");
+            }
+        };
+        self.out.line(1, &format!("chain {} {{", chain.name));
+        self.out.comment(2, || of_chain(&chain.table, &chain.name), chain.comment.as_ref());
+        if let Some(base) = base {
+            self.out.line(2, &base);
+        }
+        for (index, rule) in rules_of(self.ruleset, &chain.table, &chain.name) {
+            self.rule(index, rule);
+        }
+        self.out.line(1, "}");
+    }
+
+    fn rule(&mut self, index: usize, rule: &Rule) {
+        let mut text = match rule::show(rule, &self.sets) {
+            Ok(text) => text,
+            Err(reason) => {
+                self.out.omit(2, of_rule(index, rule), reason);
+                return self.out.line(2, &format!("# {:?}", rule.exprs));
+            }
+        };
+        match rule.comment.as_ref().map(|comment| word::quoted(comment.as_str())).transpose() {
+            Ok(None) => {}
+            Ok(Some(comment)) => text += &format!(" comment {comment}"),
+            Err(reason) => self.out.omit(2, format!("comment of {}", of_rule(index, rule)), reason),
+        }
+        self.out.line(2, &text);
+    }
+
+    /// Tells what is in a table that can't be shown, or is not there.
+    fn contents(&mut self, table: &TableId, reason: &str) {
+        for set in self.ruleset.sets.iter().filter(|set| set.table == *table) {
+            self.out.omit(0, of_set(table, &set.name), reason.to_owned());
+        }
+        for chain in self.ruleset.chains.iter().filter(|chain| chain.table == *table) {
+            self.out.omit(0, of_chain(table, &chain.name), reason.to_owned());
+            self.rules_untold(table, &chain.name, reason);
+        }
+    }
+
+    fn rules_untold(&mut self, table: &TableId, chain: &ChainName, reason: &str) {
+        for (index, rule) in rules_of(self.ruleset, table, chain) {
+            self.out.omit(0, of_rule(index, rule), reason.to_owned());
+        }
+    }
+
+    /// Tells what refers to a table, set or chain that the ruleset lacks.
+    fn strays(&mut self) {
+        let ruleset = self.ruleset;
+        let tables: HashSet<_> = ruleset.tables.iter().map(|table| &table.id).collect();
+        let chains: HashSet<_> = ruleset.chains.iter().map(|chain| (&chain.table, &chain.name)).collect();
+        for set in ruleset.sets.iter().filter(|set| !tables.contains(&set.table)) {
+            self.out.omit(0, of_set(&set.table, &set.name), "its table is not in the ruleset".to_owned());
+        }
+        for (table, set, elements) in &ruleset.elements {
+            if self.sets.find(table, set).is_none() {
+                let what = format!("{} elements of {}", elements.len(), of_set(table, set));
+                self.out.omit(0, what, "the set is not in the ruleset".to_owned());
+            }
+        }
+        for chain in ruleset.chains.iter().filter(|chain| !tables.contains(&chain.table)) {
+            self.out.omit(0, of_chain(&chain.table, &chain.name), "its table is not in the ruleset".to_owned());
+            self.rules_untold(&chain.table, &chain.name, "its table is not in the ruleset");
+        }
+        for (index, rule) in ruleset.rules.iter().enumerate() {
+            if !chains.contains(&(&rule.table, &rule.chain)) {
+                self.out.omit(0, of_rule(index, rule), "its chain is not in the ruleset".to_owned());
+            }
+        }
+    }
+}
+
+/// The rules of a chain with their place in it.
+fn rules_of<'a>(
+    ruleset: &'a Ruleset,
+    table: &TableId,
+    chain: &ChainName,
+) -> impl Iterator<Item = (usize, &'a Rule)> + use<'a> {
+    let (table, chain) = (table.clone(), chain.clone());
+    ruleset.rules.iter().filter(move |rule| rule.table == table && rule.chain == chain).enumerate()
+}
+
+/// `type filter hook output priority filter; policy drop;`
+fn show_base(family: Family, base: &BaseChain) -> Result<String, String> {
+    let kind = match base.kind {
+        ChainType::Filter => "filter",
+        ChainType::Nat => "nat",
+        ChainType::Route => "route",
+    };
+    let hook = match base.hook {
+        Hook::Prerouting => "prerouting",
+        Hook::Input => "input",
+        Hook::Forward => "forward",
+        Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
+        Hook::Ingress => "ingress",
+        Hook::Egress => "egress",
+    };
+    let mut names = Vec::new();
+    for device in &base.devices {
+        let device = device.as_str();
+        // nft(8) from 1.1.4 on reads a star as "all that begin so".
+        if device.ends_with('*') || device.contains('\\') {
+            return Err(format!("nft(8) does not take the device {} for the name it is", word::literal(device)));
+        }
+        names.push(word::quoted(device)?);
+    }
+    let devices = match names.as_slice() {
+        [] if matches!(base.hook, Hook::Egress | Hook::Ingress) => {
+            return Err("nft(8) takes no chain on that hook without a device".to_owned());
+        }
+        [] => String::new(),
+        [one] => format!(" device {one}"),
+        many => format!(" devices = {{ {} }}", many.join(", ")),
+    };
+    let priority = show_priority(family, base);
+    let policy = match base.policy {
+        ChainPolicy::Accept => "accept",
+        ChainPolicy::Drop => "drop",
+    };
+    Ok(format!("type {kind} hook {hook}{devices} priority {priority}; policy {policy};"))
+}
+
+/// The priority by name where nft(8) has one for that number, family and hook.
+fn show_priority(family: Family, base: &BaseChain) -> String {
+    let layer3 = matches!(family, Family::Ip | Family::Ip6 | Family::Inet) && base.hook != Hook::Ingress;
+    let name = match (base.priority.0, base.hook) {
+        (0, _) if layer3 || family == Family::Netdev => "filter",
+        (-300, _) if layer3 => "raw",
+        (-150, _) if layer3 => "mangle",
+        (-100, Hook::Prerouting) if layer3 => "dstnat",
+        (50, _) if layer3 => "security",
+        (100, Hook::Postrouting) if layer3 => "srcnat",
+        (number, _) => return number.to_string(),
+    };
+    name.to_owned()
+}
+
+fn of_table(table: &TableId) -> String {
+    format!("table {} {}", table.family, table.name.as_str().escape_debug())
+}
+
+fn of_set(table: &TableId, set: &SetName) -> String {
+    format!("set {} {} {}", table.family, table.name.as_str().escape_debug(), set.as_str().escape_debug())
+}
+
+fn of_chain(table: &TableId, chain: &ChainName) -> String {
+    format!("chain {} {} {}", table.family, table.name.as_str().escape_debug(), chain.as_str().escape_debug())
+}
+
+fn of_rule(index: usize, rule: &Rule) -> String {
+    format!("rule {} of {}", index + 1, of_chain(&rule.table, &rule.chain))
+}

@@ -1,0 +1,8 @@
+//! Bytes to types and back.
+//!
+//! Decoding is safe Rust over borrowed slices: it never panics and never reads past what it was given, whatever the bytes
+//! say. Byte order is handled here and nowhere else.
+
+pub mod netlink;
+pub mod nftables;
+pub mod rtnetlink;
