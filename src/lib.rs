@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 mod error;
+pub mod kernel;
 pub mod link;
 pub mod nft;
 pub mod wire;
