@@ -6,6 +6,8 @@ mod error;
 pub mod kernel;
 pub mod link;
 pub mod nft;
+#[cfg(feature = "sandbox")]
+pub mod policy;
 pub mod wire;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,403 @@
+//! Keys, and the layers that give them values: flags, variables, a file, a caller.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{
+    AllowEntry, Capability, DnsMode, Endpoint, EnvVar, Origin, PolicyError, PoolPrefix, ProxyAt, ProxyUrl, SandboxName,
+    Sourced, Transport, User,
+};
+
+/// A thing that can be said: a flag `--NAME`, or a key `NAME` of a policy file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// Destinations that the built-in proxy lets through. Repeatable.
+    Allow,
+    /// An HTTP proxy, reached from the host.
+    Proxy,
+    /// A proxy that the sandbox reaches itself.
+    ProxyAt,
+    /// Direct TCP endpoints. Repeatable.
+    Direct,
+    /// Direct UDP endpoints. Repeatable.
+    DirectUdp,
+    /// Hosts whose TCP port 443 is a direct endpoint. Repeatable.
+    DirectHost,
+    /// Who answers questions about names.
+    Dns,
+    /// Let everything pass, and log it.
+    Audit,
+    /// Where addresses come from. Repeatable.
+    Pool,
+    /// As whom the command runs.
+    User,
+    /// Variables of the command. Repeatable, and not separated by commas.
+    Env,
+    /// What the sandbox is called.
+    Name,
+    /// Stay in the caller's PID namespace.
+    SharePid,
+    /// Keep no capability.
+    DropCaps,
+    /// Keep these capabilities. Repeatable.
+    KeepCaps,
+}
+
+/// How often a key takes a value, and of which type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arity {
+    Switch,
+    One,
+    Many,
+}
+
+impl Key {
+    /// All of them, in the order of the command line's help.
+    pub const ALL: [Key; 15] = [
+        Key::Allow,
+        Key::Proxy,
+        Key::ProxyAt,
+        Key::Direct,
+        Key::DirectUdp,
+        Key::DirectHost,
+        Key::Dns,
+        Key::Audit,
+        Key::Pool,
+        Key::User,
+        Key::Env,
+        Key::Name,
+        Key::SharePid,
+        Key::DropCaps,
+        Key::KeepCaps,
+    ];
+
+    /// Its name in a policy file; with `--` in front, its flag.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Key::Allow => "allow",
+            Key::Proxy => "proxy",
+            Key::ProxyAt => "proxy-at",
+            Key::Direct => "direct",
+            Key::DirectUdp => "direct-udp",
+            Key::DirectHost => "direct-host",
+            Key::Dns => "dns",
+            Key::Audit => "audit",
+            Key::Pool => "pool",
+            Key::User => "user",
+            Key::Env => "env",
+            Key::Name => "name",
+            Key::SharePid => "share-pid",
+            Key::DropCaps => "drop-caps",
+            Key::KeepCaps => "keep-caps",
+        }
+    }
+
+    pub(super) fn named(name: &str) -> Option<Key> {
+        Key::ALL.into_iter().find(|key| key.name() == name)
+    }
+
+    pub(super) const fn arity(self) -> Arity {
+        match self {
+            Key::Audit | Key::SharePid | Key::DropCaps => Arity::Switch,
+            Key::Proxy | Key::ProxyAt | Key::Dns | Key::User | Key::Name => Arity::One,
+            Key::Allow | Key::Direct | Key::DirectUdp | Key::DirectHost | Key::Pool | Key::Env | Key::KeepCaps => {
+                Arity::Many
+            }
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Everything that one source says, parsed, each value with its origin.
+///
+/// A key that was not given is told apart from one that was given an empty list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Layer {
+    pub(super) allow: Option<Vec<Sourced<AllowEntry>>>,
+    pub(super) proxy: Option<Sourced<ProxyUrl>>,
+    pub(super) proxy_at: Option<Sourced<ProxyAt>>,
+    pub(super) direct: Option<Vec<Sourced<Endpoint>>>,
+    pub(super) direct_udp: Option<Vec<Sourced<Endpoint>>>,
+    pub(super) direct_host: Option<Vec<Sourced<Endpoint>>>,
+    pub(super) dns: Option<Sourced<DnsMode>>,
+    pub(super) audit: Option<Sourced<bool>>,
+    pub(super) pool: Option<Vec<Sourced<PoolPrefix>>>,
+    pub(super) user: Option<Sourced<User>>,
+    pub(super) env: Option<Vec<Sourced<EnvVar>>>,
+    pub(super) name: Option<Sourced<SandboxName>>,
+    pub(super) share_pid: Option<Sourced<bool>>,
+    pub(super) drop_caps: Option<Sourced<bool>>,
+    pub(super) keep_caps: Option<Vec<Sourced<Capability>>>,
+    entries: usize,
+}
+
+impl Layer {
+    /// How many list entries one layer may have, all keys together.
+    pub const MAX_ENTRIES: usize = 100_000;
+
+    /// A layer that says nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds what a flag says: [`add`](Self::add) with `--KEY` as origin.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn flag(&mut self, key: Key, text: &str) -> Result<(), PolicyError> {
+        self.add(key, text, &Origin::Flag(format!("--{key}")))
+    }
+
+    /// Parses a value of that key and adds it to what the layer says.
+    ///
+    /// Lists take several entries separated by commas (`env` alone does not, for its values may have commas), and grow
+    /// with each call; switches take `true` and `false`.
+    ///
+    /// # Errors
+    /// A value that does not parse, an empty entry of a list, a second and different value where there can be one, and
+    /// the entry after [`MAX_ENTRIES`](Self::MAX_ENTRIES).
+    pub fn add(&mut self, key: Key, text: &str, origin: &Origin) -> Result<(), PolicyError> {
+        let entries = &mut self.entries;
+        let added = match key {
+            Key::Allow => many(&mut self.allow, entries, text, origin, AllowEntry::from_str),
+            Key::Proxy => one(&mut self.proxy, key, text, origin, ProxyUrl::from_str),
+            Key::ProxyAt => one(&mut self.proxy_at, key, text, origin, ProxyAt::from_str),
+            Key::Direct => many(&mut self.direct, entries, text, origin, |item| Endpoint::parse(item, Transport::Tcp)),
+            Key::DirectUdp => {
+                many(&mut self.direct_udp, entries, text, origin, |item| Endpoint::parse(item, Transport::Udp))
+            }
+            Key::DirectHost => many(&mut self.direct_host, entries, text, origin, Endpoint::parse_host),
+            Key::Dns => one(&mut self.dns, key, text, origin, DnsMode::from_str),
+            Key::Audit => one(&mut self.audit, key, text, origin, switch),
+            Key::Pool => many(&mut self.pool, entries, text, origin, PoolPrefix::from_str),
+            Key::User => one(&mut self.user, key, text, origin, User::from_str),
+            Key::Env => text.parse().and_then(|variable| self.push_env(variable, origin)),
+            Key::Name => one(&mut self.name, key, text, origin, SandboxName::from_str),
+            Key::SharePid => one(&mut self.share_pid, key, text, origin, switch),
+            Key::DropCaps => one(&mut self.drop_caps, key, text, origin, switch),
+            Key::KeepCaps => many(&mut self.keep_caps, entries, text, origin, Capability::from_str),
+        };
+        added.map_err(|error| error.at(origin.clone()))
+    }
+
+    pub(super) fn push_env(&mut self, variable: EnvVar, origin: &Origin) -> Result<(), PolicyError> {
+        count(&mut self.entries)?;
+        self.env.get_or_insert_default().push(Sourced::new(variable, origin.clone()));
+        Ok(())
+    }
+
+    /// Says that a list was given, if only an empty one. Does nothing to a key that is no list, nor to `keep-caps`: an
+    /// empty list of those is an error of the reader's to make, for it must never end as the default.
+    pub(super) fn declare(&mut self, key: Key) {
+        match key {
+            Key::Allow => drop(self.allow.get_or_insert_default()),
+            Key::Direct => drop(self.direct.get_or_insert_default()),
+            Key::DirectUdp => drop(self.direct_udp.get_or_insert_default()),
+            Key::DirectHost => drop(self.direct_host.get_or_insert_default()),
+            Key::Pool => drop(self.pool.get_or_insert_default()),
+            Key::Env => drop(self.env.get_or_insert_default()),
+            Key::Proxy
+            | Key::ProxyAt
+            | Key::Dns
+            | Key::Audit
+            | Key::User
+            | Key::Name
+            | Key::SharePid
+            | Key::DropCaps
+            | Key::KeepCaps => {}
+        }
+    }
+
+    /// Puts this layer over a weaker one: of a key that this one gives, the weaker one's values are dropped whole.
+    ///
+    /// `drop-caps` and `keep-caps` say the same thing in two ways, and count as one key here.
+    pub fn over(self, weaker: Layer) -> Layer {
+        let caps_given = self.drop_caps.is_some() || self.keep_caps.is_some();
+        let (drop_caps, keep_caps) =
+            if caps_given { (self.drop_caps, self.keep_caps) } else { (weaker.drop_caps, weaker.keep_caps) };
+        Layer {
+            allow: self.allow.or(weaker.allow),
+            proxy: self.proxy.or(weaker.proxy),
+            proxy_at: self.proxy_at.or(weaker.proxy_at),
+            direct: self.direct.or(weaker.direct),
+            direct_udp: self.direct_udp.or(weaker.direct_udp),
+            direct_host: self.direct_host.or(weaker.direct_host),
+            dns: self.dns.or(weaker.dns),
+            audit: self.audit.or(weaker.audit),
+            pool: self.pool.or(weaker.pool),
+            user: self.user.or(weaker.user),
+            env: self.env.or(weaker.env),
+            name: self.name.or(weaker.name),
+            share_pid: self.share_pid.or(weaker.share_pid),
+            drop_caps,
+            keep_caps,
+            entries: 0,
+        }
+    }
+}
+
+type Parse<T> = Result<T, PolicyError>;
+
+fn one<T: PartialEq + fmt::Display>(
+    slot: &mut Option<Sourced<T>>,
+    key: Key,
+    text: &str,
+    origin: &Origin,
+    parse: impl Fn(&str) -> Parse<T>,
+) -> Result<(), PolicyError> {
+    let value = parse(text)?;
+    match slot {
+        Some(first) if first.value != value => Err(PolicyError::new(format!("the only `{key}`"), value.to_string())
+            .because(format!("{} says `{}`", first.origin, first.value))),
+        Some(_) => Ok(()),
+        None => {
+            *slot = Some(Sourced::new(value, origin.clone()));
+            Ok(())
+        }
+    }
+}
+
+fn many<T>(
+    slot: &mut Option<Vec<Sourced<T>>>,
+    entries: &mut usize,
+    text: &str,
+    origin: &Origin,
+    parse: impl Fn(&str) -> Parse<T>,
+) -> Result<(), PolicyError> {
+    let mut parsed = Vec::new();
+    for (index, item) in text.split(',').enumerate() {
+        let item = item.trim_ascii();
+        // An empty value has no entry to be empty: what it should have been is the parser's to say.
+        if item.is_empty() && text.contains(',') {
+            return Err(PolicyError::new("a list of entries separated by commas", text)
+                .because(format!("entry {} is empty", index + 1)));
+        }
+        count(entries)?;
+        parsed.push(Sourced::new(parse(item)?, origin.clone()));
+    }
+    slot.get_or_insert_default().append(&mut parsed);
+    Ok(())
+}
+
+fn count(entries: &mut usize) -> Result<(), PolicyError> {
+    if *entries == Layer::MAX_ENTRIES {
+        let too_many = format!("entry {}", Layer::MAX_ENTRIES + 1);
+        return Err(PolicyError::new(format!("one of {} entries at most", Layer::MAX_ENTRIES), too_many));
+    }
+    *entries += 1;
+    Ok(())
+}
+
+fn switch(text: &str) -> Result<bool, PolicyError> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(PolicyError::new("`true` or `false`", text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(flags: &[(Key, &str)]) -> Result<Layer, String> {
+        let mut layer = Layer::new();
+        for (key, text) in flags {
+            layer.flag(*key, text).map_err(|error| error.to_string())?;
+        }
+        Ok(layer)
+    }
+
+    #[test]
+    fn every_key_has_a_name_and_a_parser() {
+        for key in Key::ALL {
+            assert_eq!(Key::named(key.name()), Some(key));
+            let text = match key {
+                Key::Allow | Key::DirectHost | Key::Name => "a",
+                Key::Proxy | Key::Direct | Key::DirectUdp => "a:1",
+                Key::ProxyAt => "203.0.113.9:1",
+                Key::Dns => "off",
+                Key::Audit | Key::SharePid | Key::DropCaps => "true",
+                Key::Pool => "10.1.0.0/16",
+                Key::User => "1",
+                Key::Env => "A=a,b",
+                Key::KeepCaps => "kill",
+            };
+            let given = layer(&[(key, text)]).unwrap();
+            assert_ne!(Layer { entries: 0, ..given }, Layer::new(), "{key} left no trace");
+            let error = layer(&[(key, "\u{1b}")]).unwrap_err();
+            assert!(error.starts_with(&format!("--{key}: `\\u{{1b}}` is not ")), "{error}");
+        }
+        assert_eq!(Key::named("Allow"), None);
+    }
+
+    #[test]
+    fn lists_are_split_at_commas_and_have_no_empty_entry() {
+        let both = layer(&[(Key::Direct, "a:1, b:2"), (Key::Direct, "c:3")]).unwrap();
+        let shown: Vec<_> = both.direct.unwrap().iter().map(|endpoint| endpoint.value.to_string()).collect();
+        assert_eq!(shown, ["a:1", "b:2", "c:3"]);
+        for (text, error) in [
+            ("a:1,", "--direct: `a:1,` is not a list of entries separated by commas (entry 2 is empty)"),
+            (",a:1", "--direct: `,a:1` is not a list of entries separated by commas (entry 1 is empty)"),
+            ("a:1, ,b:1", "--direct: `a:1, ,b:1` is not a list of entries separated by commas (entry 2 is empty)"),
+            ("", "--direct: `` is not a direct endpoint `HOST:PORT` (it is empty)"),
+            ("a:1,b", "--direct: `b` is not a direct endpoint `HOST:PORT` (the port is missing: write `b:443`)"),
+        ] {
+            assert_eq!(layer(&[(Key::Direct, text)]), Err(error.into()));
+        }
+    }
+
+    #[test]
+    fn a_single_value_is_given_once_or_twice_the_same() {
+        assert!(layer(&[(Key::Dns, "203.0.113.53"), (Key::Dns, "203.0.113.53:53")]).is_ok());
+        assert!(layer(&[(Key::Audit, "true"), (Key::Audit, "true")]).is_ok());
+        assert_eq!(
+            layer(&[(Key::Dns, "auto"), (Key::Dns, "off")]),
+            Err("--dns: `off` is not the only `dns` (--dns says `auto`)".into())
+        );
+        assert_eq!(
+            layer(&[(Key::Proxy, "http://u:secret@h:1"), (Key::Proxy, "http://u:other@h:1")]),
+            Err("--proxy: `http://<redacted>@h:1` is not the only `proxy` (--proxy says `http://<redacted>@h:1`)"
+                .into())
+        );
+        assert_eq!(layer(&[(Key::Audit, "yes")]), Err("--audit: `yes` is not `true` or `false`".into()));
+    }
+
+    #[test]
+    fn a_layer_is_bounded() {
+        let mut layer = Layer::new();
+        let thousand = vec!["a:1"; 1000].join(",");
+        for _ in 0..Layer::MAX_ENTRIES / 1000 {
+            layer.flag(Key::Direct, &thousand).unwrap();
+        }
+        for (key, text) in [(Key::Direct, "b:1"), (Key::Allow, "b"), (Key::Env, "A=b")] {
+            assert_eq!(
+                layer.flag(key, text).unwrap_err().to_string(),
+                format!("--{key}: `entry 100001` is not one of 100000 entries at most")
+            );
+        }
+        layer.flag(Key::Dns, "off").unwrap();
+    }
+
+    #[test]
+    fn the_stronger_layer_takes_a_key_whole() {
+        let strong = layer(&[(Key::Direct, "a:1"), (Key::KeepCaps, "kill")]).unwrap();
+        let weak =
+            layer(&[(Key::Direct, "b:1,c:1"), (Key::DirectHost, "d"), (Key::DropCaps, "true"), (Key::Dns, "off")])
+                .unwrap();
+        let merged = strong.clone().over(weak.clone());
+        assert_eq!(merged.direct, strong.direct);
+        assert_eq!(merged.direct_host, weak.direct_host);
+        assert_eq!((merged.drop_caps, merged.keep_caps), (None, strong.keep_caps));
+        assert_eq!(merged.dns, weak.dns);
+
+        let mut empty = Layer::new();
+        empty.declare(Key::Direct);
+        assert_eq!(empty.over(weak).direct, Some(vec![]));
+    }
+}

@@ -1,0 +1,40 @@
+//! What the user wants: who may be reached, and how.
+//!
+//! Pure: nothing here opens a file, resolves a name or looks at the machine. The parsers take text and say where a
+//! wrong value stood ([`Origin`]).
+//!
+//! Flags, variables and a file each become a [`Layer`]; [`Settings::from_layers`] puts the stronger over the weaker and
+//! gives the [`Policy`] and the [`RunOptions`]. A caller of the library has [`Policy::builder`].
+
+mod allow;
+mod authority;
+mod capability;
+mod dns;
+#[cfg(test)]
+mod document;
+mod endpoint;
+mod file;
+mod host;
+mod layer;
+mod near;
+mod origin;
+mod pool;
+#[cfg(test)]
+mod properties;
+mod proxy;
+mod run;
+mod settings;
+mod variables;
+
+pub use allow::{AllowEntry, AllowHost, HostPattern};
+pub use capability::{Capabilities, Capability};
+pub use dns::DnsMode;
+pub use endpoint::{Endpoint, Transport};
+pub use host::{DnsName, Host};
+pub use layer::{Key, Layer};
+pub use origin::{Origin, PolicyError, Sourced};
+pub use pool::PoolPrefix;
+pub use proxy::{Credentials, ProxyAt, ProxyUrl};
+pub use run::{EnvVar, RunOptions, SandboxName, User};
+pub use settings::{Policy, PolicyBuilder, Settings};
+pub use variables::Variables;
