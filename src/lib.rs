@@ -7,6 +7,8 @@ pub mod kernel;
 pub mod link;
 pub mod nft;
 #[cfg(feature = "sandbox")]
+pub mod plan;
+#[cfg(feature = "sandbox")]
 pub mod policy;
 pub mod wire;
 

@@ -1,0 +1,98 @@
+//! The environment of a fenced program: how it learns of its proxy, and what it may reach past it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::policy::{Endpoint, Host};
+
+/// What is different in the child's environment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Environment {
+    /// Variables that are set.
+    pub set: BTreeMap<String, String>,
+    /// Variables that are taken away, because they would name a proxy that cannot be reached from inside.
+    pub remove: Vec<String>,
+}
+
+/// Every spelling under which programs look for an HTTP proxy. curl, for one, reads `http_proxy` in lower case alone.
+const PROXY_VARIABLES: [&str; 8] =
+    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY", "http_proxy", "https_proxy", "all_proxy", "grpc_proxy"];
+
+/// Names and addresses that no proxy is asked for: the sandbox's own loopback.
+const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// Compiles the environment: `proxy` is the URL as seen from inside, `no_proxy` the user's own list.
+pub(super) fn environment<'a>(
+    proxy: Option<&str>,
+    direct: impl Iterator<Item = &'a Endpoint>,
+    no_proxy: Option<&str>,
+) -> Environment {
+    let mut environment = Environment::default();
+    let Some(proxy) = proxy else {
+        environment.remove = PROXY_VARIABLES.map(String::from).to_vec();
+        return environment;
+    };
+    for variable in PROXY_VARIABLES {
+        environment.set.insert(variable.to_owned(), proxy.to_owned());
+    }
+    // Node's fetch asks for a proxy only when it is told to (Node 24, and 22.21).
+    environment.set.insert("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned());
+    let list = merge(direct, no_proxy);
+    environment.set.insert("NO_PROXY".to_owned(), list.clone());
+    environment.set.insert("no_proxy".to_owned(), list);
+    environment
+}
+
+/// Joins loopback, direct hosts and the user's own entries, each once, in that order.
+fn merge<'a>(direct: impl Iterator<Item = &'a Endpoint>, no_proxy: Option<&str>) -> String {
+    let mut entries: Vec<String> = LOOPBACK.map(String::from).to_vec();
+    let hosts = direct.map(|endpoint| match &endpoint.host {
+        Host::Name(name) => name.as_str().to_owned(),
+        Host::Address(address) => address.to_string(),
+    });
+    // Some programs part the list at commas, some at spaces too: what the user wrote is read both ways.
+    let own = no_proxy.unwrap_or_default().split([',', ' ', '\t']).map(str::to_owned);
+    for entry in hosts.chain(own) {
+        if !entry.is_empty() && !entries.contains(&entry) {
+            entries.push(entry);
+        }
+    }
+    entries.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+    use crate::policy::Transport;
+
+    fn endpoint(address: &str) -> Endpoint {
+        Endpoint {
+            host: Host::Address(address.parse().unwrap()),
+            port: NonZeroU16::new(5432).unwrap(),
+            transport: Transport::Tcp,
+        }
+    }
+
+    #[test]
+    fn no_proxy_is_loopback_then_direct_then_the_users_own() {
+        let direct = [endpoint("203.0.113.9"), endpoint("2001:db8::9"), endpoint("203.0.113.9")];
+        let environment =
+            environment(Some("http://127.0.0.1:3128"), direct.iter(), Some(".corp.example, 203.0.113.9,"));
+        let expected = "localhost,127.0.0.1,::1,203.0.113.9,2001:db8::9,.corp.example";
+        assert_eq!(environment.set["NO_PROXY"], expected);
+        assert_eq!(environment.set["no_proxy"], expected);
+        assert_eq!(environment.set["https_proxy"], "http://127.0.0.1:3128");
+        assert_eq!(environment.set["NODE_USE_ENV_PROXY"], "1");
+        assert!(environment.remove.is_empty());
+    }
+
+    #[test]
+    fn without_a_proxy_the_variables_that_name_one_go() {
+        let environment = environment(None, [].iter(), Some("corp.example"));
+        assert!(environment.set.is_empty());
+        assert!(environment.remove.iter().any(|name| name == "https_proxy"));
+    }
+}

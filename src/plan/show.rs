@@ -1,0 +1,153 @@
+//! A plan for people and for programs: text, JSON, nft(8) syntax, and a graph for dot(1).
+
+use std::fmt::{self, Write};
+
+use serde::Serialize;
+
+use super::{Plan, ProxyPlan};
+use crate::policy::Sourced;
+
+/// How a plan is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+    /// Both rulesets as a file for `nft -f`.
+    Nft,
+    /// A graph for dot(1).
+    Dot,
+}
+
+/// Version of the JSON document.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    plan: &'a Plan,
+}
+
+impl Plan {
+    /// Shows the plan.
+    pub fn show(&self, format: Format) -> String {
+        let mut out = String::new();
+        // Writing to a String can't fail.
+        let _ = match format {
+            Format::Text => self.text(&mut out),
+            Format::Json => {
+                let document = serde_json::to_string_pretty(&Document { schema: SCHEMA, plan: self });
+                writeln!(out, "{}", document.unwrap_or_default())
+            }
+            Format::Nft => self.nft(&mut out),
+            Format::Dot => self.dot(&mut out),
+        };
+        out
+    }
+
+    fn text(&self, out: &mut String) -> fmt::Result {
+        let wire = &self.wire;
+        let to = &wire.addresses;
+        writeln!(out, "wire")?;
+        writeln!(out, "  host     {}  {}  {}", wire.host, to.host4, to.host6)?;
+        writeln!(out, "  sandbox  {}  {}  {}", wire.sandbox, to.sandbox4, to.sandbox6)?;
+        let Sourced { value: pool, origin } = &self.pool;
+        writeln!(out, "  pool     {}  {}  ({origin})", pool.v4, pool.v6)?;
+        // Both mean nobody: what a program may look up, the proxy looks up for it.
+        writeln!(out, "names inside\n  nobody answers: dns = {}  ({})", self.dns.value, self.dns.origin)?;
+        writeln!(out, "proxy")?;
+        match &self.proxy {
+            ProxyPlan::None => writeln!(out, "  none")?,
+            ProxyPlan::At(at) => writeln!(out, "  at {}  ({})", at.value, at.origin)?,
+            ProxyPlan::BuiltIn { listen, allow, upstream } => {
+                writeln!(out, "  built in, on {listen} of the sandbox")?;
+                for entry in allow.iter().flatten() {
+                    writeln!(out, "  allow {}  ({})", entry.value, entry.origin)?;
+                }
+                if allow.is_none() {
+                    writeln!(out, "  allow whatever the upstream proxy allows")?;
+                }
+                if let Some(Sourced { value, origin }) = upstream {
+                    writeln!(out, "  through {value}  ({origin})")?;
+                }
+            }
+        }
+        writeln!(out, "direct")?;
+        if self.endpoints.is_empty() {
+            writeln!(out, "  none")?;
+        }
+        for Sourced { value, origin } in &self.endpoints {
+            writeln!(out, "  {} {value}  ({origin})", value.transport)?;
+        }
+        let families = match (self.forwarding.v4, self.forwarding.v6) {
+            (false, false) => "none: nothing of the sandbox is routed",
+            (true, false) => "ipv4, masqueraded",
+            (false, true) => "ipv6, masqueraded",
+            (true, true) => "ipv4 and ipv6, masqueraded",
+        };
+        writeln!(out, "forwarding\n  {families}")?;
+        writeln!(out, "environment")?;
+        for (name, value) in &self.environment.set {
+            writeln!(out, "  {name}={value}")?;
+        }
+        for name in &self.environment.remove {
+            writeln!(out, "  {name} is taken away")?;
+        }
+        for (title, ruleset) in [("inside", &self.inside), ("outside", &self.outside)] {
+            writeln!(out, "{title}")?;
+            for line in ruleset.to_string().lines() {
+                writeln!(out, "  {line}")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn nft(&self, out: &mut String) -> fmt::Result {
+        writeln!(out, "# inside: the sandbox's namespace")?;
+        write!(out, "{}", self.inside)?;
+        writeln!(out, "# outside: the host's namespace")?;
+        writeln!(
+            out,
+            "# an interface index of 0 stands for the host's end of the wire, which gets its number when it is made"
+        )?;
+        write!(out, "{}", self.outside)
+    }
+
+    fn dot(&self, out: &mut String) -> fmt::Result {
+        let node = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        writeln!(out, "digraph ringfence {{")?;
+        writeln!(out, "  rankdir=LR;")?;
+        writeln!(out, "  node [shape=box];")?;
+        let sandbox = node(&format!("sandbox\n{}", self.wire.addresses.sandbox4)).replace('\n', "\\n");
+        let host = node(&format!("host\n{}", self.wire.host)).replace('\n', "\\n");
+        writeln!(out, "  {sandbox} -> {host} [label=\"wire\", dir=both];")?;
+        match &self.proxy {
+            ProxyPlan::None => {}
+            ProxyPlan::At(at) => {
+                writeln!(out, "  {sandbox} -> {} [label=\"proxy\"];", node(&at.value.to_string()))?;
+            }
+            ProxyPlan::BuiltIn { listen, allow, upstream } => {
+                let proxy = node(&format!("proxy {listen}"));
+                writeln!(out, "  {sandbox} -> {proxy} [label=\"http\"];")?;
+                let next = match upstream {
+                    Some(upstream) => {
+                        let next = node(&upstream.value.to_string());
+                        writeln!(out, "  {proxy} -> {next} [label=\"upstream\"];")?;
+                        next
+                    }
+                    None => proxy,
+                };
+                for entry in allow.iter().flatten() {
+                    writeln!(out, "  {next} -> {} [label=\"allow\"];", node(&entry.value.to_string()))?;
+                }
+            }
+        }
+        for Sourced { value, .. } in &self.endpoints {
+            writeln!(out, "  {host} -> {} [label=\"direct {}\"];", node(&value.to_string()), value.transport)?;
+        }
+        writeln!(out, "  {sandbox} -> {} [label=\"all else\", style=dashed];", node("refused, logged"))?;
+        writeln!(out, "}}")
+    }
+}
