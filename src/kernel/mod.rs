@@ -1,10 +1,18 @@
 //! Everything that talks to the kernel.
 
+#[cfg(feature = "sandbox")]
+pub mod child;
 pub mod forwarding;
+#[cfg(feature = "sandbox")]
+pub mod guard;
 pub mod link;
 pub mod netns;
 pub mod nftables;
+#[cfg(feature = "sandbox")]
+pub mod passwd;
 mod refusal;
 pub mod rtnetlink;
+#[cfg(feature = "sandbox")]
+pub mod userns;
 
 pub use refusal::KernelError;
