@@ -10,6 +10,8 @@ pub mod nft;
 pub mod plan;
 #[cfg(feature = "sandbox")]
 pub mod policy;
+#[cfg(feature = "sandbox")]
+pub mod proxy;
 pub mod wire;
 
 pub use error::{Error, ErrorKind, Result};

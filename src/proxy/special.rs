@@ -1,0 +1,189 @@
+//! Addresses that a public name has no business resolving to.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Names the class of an address that is not a public host's; `None` for a public one.
+///
+/// The documentation ranges count as public. An IPv6 address that only carries an IPv4 address to a translator or relay
+/// (NAT64, 6to4, Teredo) is of the class of the address carried.
+///
+/// # References
+///
+/// The IANA registries of special-purpose addresses; RFC 6890, RFC 6052, RFC 8215, RFC 3056, RFC 4380.
+pub(super) fn class(address: IpAddr) -> Option<&'static str> {
+    match address.to_canonical() {
+        IpAddr::V4(address) => class4(address),
+        IpAddr::V6(address) => class6(address),
+    }
+}
+
+fn class4(address: Ipv4Addr) -> Option<&'static str> {
+    Some(match address.octets() {
+        // Link-local ones, Alibaba's among the carrier-grade NAT addresses, and Azure's wire server, of a public range.
+        [169, 254, 169, 254] | [169, 254, 170, 2] | [100, 100, 100, 200] | [168, 63, 129, 16] => {
+            "a cloud metadata address"
+        }
+        [0, 0, 0, 0] => "the unspecified address",
+        [0, ..] => "an address of this network",
+        [127, ..] => "a loopback address",
+        [169, 254, ..] => "a link-local address",
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => "a private address",
+        [100, 64..=127, ..] => "a carrier-grade NAT address",
+        [192, 0, 0, _] => "an address kept for protocols",
+        [198, 18..=19, ..] => "a benchmarking address",
+        [224..=239, ..] => "a multicast address",
+        [255, 255, 255, 255] => "the broadcast address",
+        [240..=255, ..] => "a reserved address",
+        _ => return None,
+    })
+}
+
+fn class6(address: Ipv6Addr) -> Option<&'static str> {
+    let carried = |high: u16, low: u16| class4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+    match address.segments() {
+        [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254] => {
+            Some("a cloud metadata address")
+        }
+        [0, 0, 0, 0, 0, 0, 0, 0] => Some("the unspecified address"),
+        [0, 0, 0, 0, 0, 0, 0, 1] => Some("a loopback address"),
+        // IPv4-compatible; IPv4-mapped addresses have become IPv4 before.
+        [0, 0, 0, 0, 0, 0, ..] => Some("a reserved address"),
+        // IPv4-translated (SIIT).
+        [0, 0, 0, 0, 0xffff, 0, high, low] => carried(high, low),
+        [0x0064, 0xff9b, 0, 0, 0, 0, high, low] => carried(high, low),
+        // Its prefix length, hence the place of the IPv4 address, is the translator's secret.
+        [0x0064, 0xff9b, 1, ..] => Some("a local-use NAT64 address"),
+        [0x0100, 0, 0, 0, ..] => Some("a discard-only address"),
+        [0x2001, 0, server_high, server_low, _, _, high, low] => {
+            carried(server_high, server_low).or_else(|| carried(!high, !low))
+        }
+        [0x2001, 0x0002, 0, ..] => Some("a benchmarking address"),
+        // Never routed: what the registry keeps for protocols, ORCHIDs included.
+        [0x2001, 0x0001..=0x01ff, ..] => Some("an address kept for protocols"),
+        [0x2002, high, low, ..] => carried(high, low),
+        [0x5f00, ..] => Some("an address kept for protocols"),
+        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Some("a private address"),
+        [0xfe80..=0xfebf, ..] => Some("a link-local address"),
+        [0xff00..=0xffff, ..] => Some("a multicast address"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_special_range_is_known_at_both_ends() {
+        for text in [
+            "0.0.0.0",
+            "0.255.255.255",
+            "10.0.0.0",
+            "10.255.255.255",
+            "100.64.0.0",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.255.255",
+            "169.254.0.0",
+            "169.254.169.254",
+            "169.254.255.255",
+            "172.16.0.0",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.168.0.0",
+            "192.168.255.255",
+            "198.18.0.0",
+            "198.19.255.255",
+            "224.0.0.1",
+            "239.255.255.255",
+            "240.0.0.0",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::2",
+            "::7f00:1",
+            "::8.8.8.8",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::ffff:0:127.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b:1::8.8.8.8",
+            "64:ff9b:1:ffff::",
+            "100::1",
+            "2001:0:7f00:1::1",
+            "2001:0:808:808:0:0:80ff:fffe",
+            "2001:2::1",
+            "2001:10::1",
+            "2001:20::1",
+            "2002:7f00:1::",
+            "2002:a9fe:a9fe::1",
+            "2002:c0a8:101::1",
+            "5f00::1",
+            "fc00::",
+            "fdff::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "febf::1",
+            "fec0::1",
+            "ff02::1",
+            "ff0e::1",
+        ] {
+            assert!(class(text.parse().unwrap()).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn neighbours_of_special_ranges_and_documentation_are_public() {
+        for text in [
+            "1.0.0.0",
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "126.255.255.255",
+            "128.0.0.0",
+            "168.63.129.15",
+            "168.63.129.17",
+            "169.253.255.255",
+            "169.255.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "192.0.1.0",
+            "192.0.2.9",
+            "192.167.255.255",
+            "192.169.0.0",
+            "198.17.255.255",
+            "198.20.0.0",
+            "198.51.100.9",
+            "203.0.113.9",
+            "223.255.255.255",
+            "::ffff:203.0.113.9",
+            "64:ff9b::203.0.113.9",
+            "2001:200::1",
+            "2001:db8::9",
+            "2001:4860:4860::8888",
+            "2002:cb00:7109::1",
+            "2606:4700::1111",
+            "fbff::1",
+            // Teredo: server 203.0.113.9, client 198.51.100.1.
+            "2001:0:cb00:7109:0:0:39cc:9bfe",
+        ] {
+            assert_eq!(class(text.parse().unwrap()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn metadata_is_called_by_its_name() {
+        for text in [
+            "169.254.169.254",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
+            "fd00:ec2::254",
+            "::ffff:169.254.169.254",
+            "2002:a9fe:a9fe::1",
+        ] {
+            assert_eq!(class(text.parse().unwrap()), Some("a cloud metadata address"), "{text}");
+        }
+    }
+}
