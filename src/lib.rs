@@ -12,6 +12,10 @@ pub mod plan;
 pub mod policy;
 #[cfg(feature = "sandbox")]
 pub mod proxy;
+#[cfg(feature = "sandbox")]
+mod sandbox;
 pub mod wire;
 
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "sandbox")]
+pub use sandbox::{Command, Host, Running, Sandbox, SandboxOptions, plan};

@@ -13,6 +13,8 @@ pub mod passwd;
 mod refusal;
 pub mod rtnetlink;
 #[cfg(feature = "sandbox")]
+pub mod uplink;
+#[cfg(feature = "sandbox")]
 pub mod userns;
 
 pub use refusal::KernelError;

@@ -1,0 +1,338 @@
+//! The lifecycle: a [`Host`], on it a [`Sandbox`] that is prepared, in it a command that is [`Running`].
+//!
+//! ```text
+//! Policy ── Sandbox::prepare ──> Sandbox ── Sandbox::spawn ──> Running ── wait, close
+//!           namespace, wire, both rulesets,      the command, created inside
+//!           committed and read back
+//! ```
+
+mod command;
+mod host;
+mod listener;
+mod running;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::kernel::guard::Guard;
+use crate::kernel::link::{Wire, wire};
+use crate::kernel::netns::{NamedNetns, Netns};
+use crate::kernel::rtnetlink::{Batch, Reply, Request, RouteKind};
+use crate::kernel::userns::Userns;
+use crate::kernel::{nftables, rtnetlink};
+use crate::link::{Mtu, VethPair};
+use crate::nft::InterfaceName;
+use crate::plan::{HostView, Plan, PlanError, ProxyPlan};
+use crate::policy::{DnsName, Host as PolicyHost, Policy, SandboxName, Sourced};
+use crate::proxy::{OnDenial, Resolve, SystemResolver};
+use crate::{Error, ErrorKind, Result};
+
+pub use command::Command;
+pub use host::Host;
+pub use running::Running;
+
+use host::Admission;
+
+/// What a caller may choose about a sandbox besides its policy.
+#[derive(Clone)]
+pub struct SandboxOptions {
+    /// Name of its namespace, visible to ip-netns(8); without one, only file descriptors hold it.
+    pub name: Option<Sourced<SandboxName>>,
+    /// The user's own `NO_PROXY`, which the sandbox's is merged with. Taken from the environment unless set.
+    pub no_proxy: Option<String>,
+    /// Resolves the names of direct endpoints and those that the built-in proxy is asked for.
+    pub resolver: Arc<dyn Resolve>,
+    /// Is told of every destination that the built-in proxy refuses.
+    pub on_denial: Option<OnDenial>,
+    /// Largest packet on the wire.
+    pub mtu: Mtu,
+    /// Gives it a user namespace of its own, with the same users: capabilities that the command keeps hold in the sandbox alone.
+    /// One that keeps more than Docker does is refused without, see [`Command::needs_user_namespace`].
+    pub user_namespace: bool,
+}
+
+impl Default for SandboxOptions {
+    fn default() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            name: None,
+            no_proxy: variable("NO_PROXY").or_else(|| variable("no_proxy")),
+            resolver: Arc::new(SystemResolver::default()),
+            on_denial: None,
+            mtu: Mtu::default(),
+            user_namespace: false,
+        }
+    }
+}
+
+impl std::fmt::Debug for SandboxOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SandboxOptions")
+            .field("name", &self.name)
+            .field("mtu", &self.mtu)
+            .field("user_namespace", &self.user_namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A fence that stands, with nobody inside yet.
+///
+/// Dropping it takes everything down again; [`Sandbox::close`] does the same and says what went wrong.
+#[derive(Debug)]
+pub struct Sandbox {
+    // In the order in which they go: the name, then our hold on the namespace and with it the wire, then the host's table.
+    /// With whoever removes it if this process is killed, and so has to go after it.
+    name: Option<(NamedNetns, Guard)>,
+    listeners: Vec<TcpListener>,
+    netns: Netns,
+    /// Owns the network namespace; the command's, once it is there.
+    userns: Option<Userns>,
+    wire: Wire,
+    admission: Option<Admission>,
+    host: Host,
+    plan: Plan,
+    options: SandboxOptions,
+}
+
+impl Sandbox {
+    /// Prepares a sandbox with the default options; see [`Sandbox::prepare_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::prepare_with`].
+    pub async fn prepare(host: &Host, policy: Policy) -> Result<Self> {
+        Self::prepare_with(host, policy, SandboxOptions::default()).await
+    }
+
+    /// Makes the namespace and its wire, commits both rulesets, and reads them back.
+    ///
+    /// When this returns, the fence stands, and the first connection of a program inside does not wait for anything.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Resolve`] for a direct endpoint whose name has no address, [`ErrorKind::Privilege`] without the
+    /// privileges, [`ErrorKind::Exhausted`] when the pool has no address left, [`ErrorKind::Conflict`] when the name is
+    /// taken, [`ErrorKind::Unsupported`] for what this kernel lacks, [`ErrorKind::Verify`] when the kernel holds something
+    /// else than what was committed. Whatever had been set up is gone again.
+    ///
+    /// # Privileges
+    ///
+    /// `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`, in the user namespace that owns the host's network namespace.
+    ///
+    /// # Kernel
+    ///
+    /// 5.16
+    pub async fn prepare_with(host: &Host, policy: Policy, options: SandboxOptions) -> Result<Self> {
+        supported(&policy)?;
+        let resolved = resolve(&policy, options.resolver.as_ref()).await?;
+        let host = host.clone();
+        let build = move || {
+            let netns = host.netns().try_clone()?;
+            // The host's namespace is where this thread must be, wherever the caller's runtime is.
+            netns.run_near(|| Self::build(host, &policy, resolved, options)).and_then(|built| built).map_err(|error| {
+                match error.kind() {
+                    ErrorKind::Privilege => Error::new(ErrorKind::Privilege, NEEDED).because(error),
+                    _ => error,
+                }
+            })
+        };
+        match tokio::task::spawn_blocking(build).await {
+            Ok(built) => built,
+            Err(lost) => Err(Error::new(ErrorKind::Io, "the thread that prepared the sandbox was lost").because(lost)),
+        }
+    }
+
+    fn build(
+        host: Host,
+        policy: &Policy,
+        resolved: BTreeMap<DnsName, Vec<IpAddr>>,
+        options: SandboxOptions,
+    ) -> Result<Self> {
+        let mut links = rtnetlink::Socket::open()?;
+        refuse_own(&mut links, &resolved)?;
+        let open = || -> Result<_> { Ok((rtnetlink::Socket::open()?, nftables::Socket::open()?, listener::socket()?)) };
+        let (userns, netns, sockets) = if options.user_namespace {
+            let (userns, netns, sockets) = Userns::create_with(open)?;
+            (Some(userns), netns, sockets)
+        } else {
+            // Cheaper by a process.
+            let (netns, sockets) = Netns::create_with(open)?;
+            (None, netns, sockets)
+        };
+        let (mut inner_links, mut rules, unbound) = sockets?;
+        // First the guard, then the name: a kill between the two leaves nothing either.
+        let named = |name: &Sourced<SandboxName>| -> Result<_> {
+            let guard = running::guard_name(&netns, name.value.as_str())?;
+            let named = netns.name(name.value.as_str()).map_err(|error| {
+                let what = format!("{}: can't name the sandbox `{}`", name.origin, name.value);
+                Error::new(error.kind(), what).because(error)
+            })?;
+            Ok((named, guard))
+        };
+        let name = options.name.as_ref().map(named).transpose()?;
+        let wire = wire(&mut links, &mut inner_links, &policy.pool.value, options.mtu)?;
+        let plan = Plan::new(
+            policy,
+            &HostView {
+                wire: wire.pair.clone(),
+                host_index: wire.host_index.0,
+                table_suffix: host.suffix().to_owned(),
+                resolved,
+                no_proxy: options.no_proxy.clone(),
+            },
+        )?;
+        if plan.forwarding.v6 && !wire.ipv6 {
+            let what = "a direct endpoint has an IPv6 address, and IPv6 is switched off on this host";
+            return Err(Error::new(ErrorKind::Unsupported, what));
+        }
+        rules.commit(&plan.inside.create())?;
+        rules.verify(&plan.inside)?;
+        let admission = host.admit(&wire, &plan)?;
+        let listeners = match &plan.proxy {
+            ProxyPlan::BuiltIn { listen, .. } => vec![listener::listen(unbound, *listen)?],
+            ProxyPlan::None | ProxyPlan::At(_) => Vec::new(),
+        };
+        tracing::info!(
+            wire = %wire.pair.host,
+            index = wire.host_index.0,
+            address4 = %wire.pair.addresses.sandbox4,
+            address6 = %wire.pair.addresses.sandbox6,
+            table = %host.suffix(),
+            "the fence stands"
+        );
+        Ok(Self { name, listeners, netns, userns, wire, admission: Some(admission), host, plan, options })
+    }
+
+    /// What was planned, and now stands.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The sandbox's namespace, for a caller with business of its own in it.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// Where the namespace is mounted, if it has a name.
+    pub fn path(&self) -> Option<&Path> {
+        self.name.as_ref().map(|(name, _)| name.path())
+    }
+
+    /// Starts a command inside.
+    ///
+    /// The built-in proxy, where the policy asks for it, serves on the caller's tokio runtime from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Policy`] when it keeps capabilities that take [a user namespace](SandboxOptions::user_namespace) and there is none.
+    /// [`ErrorKind::Child`] when the command can't be executed, with
+    /// [`ExecError`](crate::kernel::child::ExecError) as a cause; otherwise as
+    /// [`Child::spawn`](crate::kernel::child::Child::spawn). The sandbox is then gone.
+    pub async fn spawn(self, command: Command) -> Result<Running> {
+        Running::start(self, command).await
+    }
+
+    /// Takes everything down.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that could not be undone; all else was.
+    pub async fn close(mut self) -> Result<()> {
+        let name = self.name.take();
+        let admission = self.admission.take();
+        // Closing the namespace is what removes the wire; the kernel does it on its own time.
+        drop(self);
+        withdraw(name, admission).await
+    }
+}
+
+/// What a caller without the privileges is told before the system call that was refused.
+const NEEDED: &str = "a sandbox takes CAP_SYS_ADMIN and CAP_NET_ADMIN to make";
+
+/// Undoes what the kernel does not undo by itself.
+async fn withdraw(name: Option<(NamedNetns, Guard)>, admission: Option<Admission>) -> Result<()> {
+    let undo = move || {
+        // The guard goes when there is no name left for it to remove; until then it holds the namespace.
+        let named = name.map_or(Ok(()), |(name, guard)| name.remove().and(guard.disarm()));
+        let admitted = admission.map_or(Ok(()), Admission::withdraw);
+        named.and(admitted)
+    };
+    match tokio::task::spawn_blocking(undo).await {
+        Ok(undone) => undone,
+        Err(lost) => Err(Error::new(ErrorKind::Io, "the thread that took the sandbox down was lost").because(lost)),
+    }
+}
+
+/// Refuses a name that leads to this host itself: who answers for a name must not open the host's own services. An address
+/// that the policy writes is the policy's word.
+fn refuse_own(links: &mut rtnetlink::Socket, resolved: &BTreeMap<DnsName, Vec<IpAddr>>) -> Result<()> {
+    for (name, addresses) in resolved {
+        let mut lookups = Batch::default();
+        addresses.iter().for_each(|address| lookups.push(Request::lookup(address.to_canonical())));
+        for (address, reply) in addresses.iter().zip(links.try_each(lookups)?) {
+            // Without a route there is nothing to refuse yet; that is said where routes are needed.
+            if matches!(reply, Ok(Reply::Route(route)) if route.kind == RouteKind::Local) {
+                let what = format!("`{name}` resolves to {address}, an address of this host");
+                return Err(Error::new(ErrorKind::Resolve, what).hint("write the address itself if that is meant"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Plans without doing: what [`Sandbox::prepare_with`] would set up if it were the only one on this host.
+///
+/// Names of direct endpoints are resolved, nothing else is asked of the machine. The host's end of the wire has no index
+/// yet and appears as 0.
+///
+/// # Errors
+///
+/// [`ErrorKind::Resolve`] and [`ErrorKind::Policy`], as [`Sandbox::prepare_with`].
+pub async fn plan(policy: &Policy, options: &SandboxOptions) -> Result<Plan> {
+    supported(policy)?;
+    let resolved = resolve(policy, options.resolver.as_ref()).await?;
+    let name = |name| InterfaceName::new(name).map_err(PlanError::from);
+    let exhausted = || Error::new(ErrorKind::Exhausted, format!("address pool {} has no slot", policy.pool.value.v4));
+    let wire = VethPair {
+        host: name("rf0")?,
+        sandbox: name("eth0")?,
+        addresses: policy.pool.value.slot(0).ok_or_else(exhausted)?,
+    };
+    let view =
+        HostView { wire, host_index: 0, table_suffix: "0".to_owned(), resolved, no_proxy: options.no_proxy.clone() };
+    Ok(Plan::new(policy, &view)?)
+}
+
+/// Refuses what the policy language has and this version does not do.
+fn supported(policy: &Policy) -> Result<()> {
+    use crate::policy::DnsMode;
+    let unsupported = |origin: &dyn std::fmt::Display, what: &str| {
+        Err(Error::new(ErrorKind::Policy, format!("{origin}: {what} is not in this version of ringfence")))
+    };
+    match &policy.dns {
+        Sourced { value: DnsMode::Auto | DnsMode::Off, .. } => {}
+        Sourced { value, origin } => return unsupported(origin, &format!("`dns = {value}`")),
+    }
+    match &policy.audit {
+        Sourced { value: true, origin } => unsupported(origin, "`audit`"),
+        _ => Ok(()),
+    }
+}
+
+/// Resolves each name among the direct endpoints, once.
+async fn resolve(policy: &Policy, resolver: &dyn Resolve) -> Result<BTreeMap<DnsName, Vec<IpAddr>>> {
+    let mut resolved = BTreeMap::new();
+    for Sourced { value, origin } in &policy.direct {
+        let PolicyHost::Name(name) = &value.host else { continue };
+        if resolved.contains_key(name) {
+            continue;
+        }
+        let addresses = resolver.resolve(name).await.map_err(|error| {
+            Error::new(ErrorKind::Resolve, format!("{origin}: can't resolve `{name}`")).because(error)
+        })?;
+        resolved.insert(name.clone(), addresses);
+    }
+    Ok(resolved)
+}

@@ -1,0 +1,170 @@
+//! A command at work in its sandbox, and the guard that stands by where the kernel alone would end things in the wrong order.
+//!
+//! A guard is forked, before the command, when the program holds capabilities with which it could open the fence inside, or
+//! shares the host's PIDs and so may outlive the supervisor: then the host's table, which goes with its last descriptor, must
+//! not go before the wire. The guard holds a descriptor of the table's socket, and on the supervisor's end removes the wire
+//! first. Another one stands by where the sandbox has a name, because a bind mount under `/run/netns` stays after whoever made it.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use crate::kernel::child::{Child, ExitStatus, Signal};
+use crate::kernel::guard::{Guard, Undo};
+use crate::kernel::netns::Netns;
+use crate::kernel::rtnetlink;
+use crate::kernel::rtnetlink::{Batch, Request};
+use crate::plan::{Plan, ProxyPlan};
+use crate::proxy::{Proxy, ProxyConfig, Upstream};
+use crate::{Error, ErrorKind, Result};
+
+use super::{Command, Sandbox, withdraw};
+
+/// A command that runs in its sandbox.
+///
+/// Dropping it kills the command and takes the sandbox down; [`Running::close`] does the same and says what went wrong.
+#[derive(Debug)]
+pub struct Running {
+    // In the order in which they go: the command, the proxy, the sandbox, and the guard last.
+    child: Child,
+    proxy: Option<ServingProxy>,
+    sandbox: Sandbox,
+    guard: Option<Guard>,
+}
+
+impl Running {
+    pub(super) async fn start(mut sandbox: Sandbox, command: Command) -> Result<Self> {
+        if sandbox.userns.is_none() {
+            command.must_not_reach_out()?;
+        }
+        let proxy = serve(&mut sandbox)?;
+        let environment = sandbox.plan.environment.clone();
+        let start = move || -> Result<_> {
+            let guard = sandbox.host.netns().run_near(|| guard(&sandbox, &command)).and_then(|guard| guard)?;
+            if let (Some(_), Some(admission)) = (&guard, &mut sandbox.admission) {
+                admission.expect_queues();
+            }
+            let child = Child::spawn(sandbox.netns.as_fd(), command.into_spec(&environment, sandbox.userns.take()))?;
+            // Dropped in this order should nobody wait for it any more.
+            Ok((child, sandbox, guard))
+        };
+        let (child, sandbox, guard) = tokio::task::spawn_blocking(start).await.map_err(|lost| {
+            Error::new(ErrorKind::Io, "the thread that started the command was lost").because(lost)
+        })??;
+        tracing::info!(pid = child.pid(), guard = guard.as_ref().map(Guard::pid), "the command runs");
+        Ok(Self { child, proxy, sandbox, guard })
+    }
+
+    /// What was planned, and now stands.
+    pub fn plan(&self) -> &Plan {
+        &self.sandbox.plan
+    }
+
+    /// The sandbox's namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.sandbox.netns
+    }
+
+    /// The command's process, for signals and status.
+    pub fn child(&self) -> &Child {
+        &self.child
+    }
+
+    /// Sends the command a signal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::signal`].
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.child.signal(signal)
+    }
+
+    /// Waits for the command's end. The sandbox stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::wait`].
+    pub async fn wait(&mut self) -> Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Kills what still runs and takes everything down.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that could not be undone; all else was.
+    pub async fn close(self) -> Result<()> {
+        let Self { child, proxy, mut sandbox, guard } = self;
+        // Blocks until the last process of the sandbox is gone, and with them their hold on the namespace.
+        let killed = tokio::task::spawn_blocking(move || drop(child)).await;
+        drop(proxy);
+        let name = sandbox.name.take();
+        let admission = sandbox.admission.take();
+        drop(sandbox);
+        let withdrawn = withdraw(name, admission).await;
+        // Last: until here there was something that it would have had to undo.
+        let disarmed = guard.map_or(Ok(()), Guard::disarm);
+        tracing::info!("the sandbox is gone");
+        killed.map_err(|lost| Error::new(ErrorKind::Io, "the thread that ended the command was lost").because(lost))?;
+        withdrawn.and(disarmed)
+    }
+}
+
+/// The built-in proxy, for as long as this lives.
+#[derive(Debug)]
+struct ServingProxy(tokio::task::JoinHandle<()>);
+
+impl Drop for ServingProxy {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn serve(sandbox: &mut Sandbox) -> Result<Option<ServingProxy>> {
+    let ProxyPlan::BuiltIn { allow, upstream, .. } = &sandbox.plan.proxy else { return Ok(None) };
+    let config = ProxyConfig {
+        allow: allow.as_ref().map(|entries| entries.iter().map(|entry| entry.value.clone()).collect()),
+        upstream: upstream.as_ref().map(|upstream| Upstream::from(upstream.value.clone())),
+        ..ProxyConfig::default()
+    };
+    let mut proxy = Proxy::new(config, sandbox.options.resolver.clone());
+    if let Some(callback) = &sandbox.options.on_denial {
+        proxy = proxy.on_denial(callback.clone());
+    }
+    let listeners = std::mem::take(&mut sandbox.listeners);
+    let serving = proxy.serve(listeners, std::future::pending());
+    Ok(Some(ServingProxy(tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(error = %error.chain(), "the built-in proxy ended");
+        }
+    }))))
+}
+
+/// Forks a guard if the sandbox needs one.
+///
+/// Must run on a thread in the host's namespace.
+fn guard(sandbox: &Sandbox, command: &Command) -> Result<Option<Guard>> {
+    if !command.needs_guard() {
+        return Ok(None);
+    }
+    // Its own descriptor of the socket that owns the host's table, which stays while the guard does.
+    let table = sandbox.host.share_table()?;
+    let mut links = rtnetlink::Socket::open()?;
+    let index = sandbox.wire.host_index;
+    let keep = vec![table.as_fd().as_raw_fd(), links.as_fd().as_raw_fd()];
+    let run = Box::new(move || {
+        // Nobody is left to be told what could not be undone.
+        let _ = links.commit(Batch::from([Request::delete_link(index)]));
+        drop(table);
+    });
+    Guard::arm(vec![Undo::Call { keep, run }]).map(Some)
+}
+
+/// Forks a guard that takes the name of a namespace away. It holds the namespace until it is disarmed.
+pub(super) fn guard_name(netns: &Netns, name: &str) -> Result<Guard> {
+    let netns = netns.try_clone()?;
+    let path = Netns::path_of(name);
+    let keep = vec![netns.as_fd().as_raw_fd()];
+    let run = Box::new(move || {
+        let _ = netns.unname(&path);
+    });
+    Guard::arm(vec![Undo::Call { keep, run }])
+}
