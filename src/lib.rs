@@ -2,6 +2,8 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "sandbox")]
+pub mod doctor;
 mod error;
 pub mod kernel;
 pub mod link;

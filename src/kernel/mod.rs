@@ -10,6 +10,8 @@ pub mod netns;
 pub mod nftables;
 #[cfg(feature = "sandbox")]
 pub mod passwd;
+#[cfg(feature = "sandbox")]
+pub mod probe;
 mod refusal;
 pub mod rtnetlink;
 #[cfg(feature = "sandbox")]
