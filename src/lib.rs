@@ -2,11 +2,13 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod audit;
 #[cfg(feature = "sandbox")]
 pub mod doctor;
 mod error;
 pub mod kernel;
 pub mod link;
+pub mod nflog;
 pub mod nft;
 #[cfg(feature = "sandbox")]
 pub mod plan;

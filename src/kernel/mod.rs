@@ -7,6 +7,7 @@ pub mod forwarding;
 pub mod guard;
 pub mod link;
 pub mod netns;
+pub mod nflog;
 pub mod nftables;
 #[cfg(feature = "sandbox")]
 pub mod passwd;

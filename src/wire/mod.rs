@@ -4,5 +4,7 @@
 //! say. Byte order is handled here and nowhere else.
 
 pub mod netlink;
+pub mod nflog;
 pub mod nftables;
+pub mod packet;
 pub mod rtnetlink;
