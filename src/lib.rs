@@ -1,4 +1,6 @@
-//! Puts a process in a Linux network namespace, lets out only what its policy names, refuses all else at once.
+#![doc = include_str!("../README.md")]
+//!
+#![doc = include_str!("../docs/library.md")]
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

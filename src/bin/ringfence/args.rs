@@ -1,0 +1,151 @@
+//! The command line, as clap reads it. Values stay text here; `settings` hands them to the library's parsers with their origin.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, ValueEnum};
+
+/// The subcommand that the demo runs in its fences.
+pub const PROBE: &str = "__probe";
+
+/// Puts a command in a network namespace, lets out only what its policy names, refuses all else at once.
+#[derive(Debug, Parser)]
+#[command(name = "ringfence", version, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub subcommand: Subcommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Subcommand {
+    /// Fence a command; the exit status is the command's (128+N for signal N).
+    Run(RunArguments),
+    /// Show what `run` would do, without doing it: wire, both rulesets, environment.
+    Plan(PlanArguments),
+    /// Say which kernel features and privileges are there, and what each is needed for.
+    Doctor(DoctorArguments),
+    /// Follow an nflog group as JSON lines, until SIGINT or SIGTERM: what a fence refuses goes to group 1 of its namespace.
+    Events(EventsArguments),
+    /// Build a small internet out of namespaces on this machine and show the fence at work in it.
+    Demo,
+    /// What runs in the fences of the demo.
+    #[command(name = PROBE, hide = true)]
+    Probe,
+}
+
+/// Flags that make the policy. Every one has a key of the same name in a policy file.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Policy")]
+pub struct PolicyArguments {
+    /// Destination that the built-in proxy lets through: a name, `*.example.com`, an address or a prefix (repeatable).
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub allow: Vec<String>,
+    /// Go through this HTTP proxy, reached from the host; with no --allow, it alone decides.
+    #[arg(long, value_name = "URL|HOST:PORT")]
+    pub proxy: Option<String>,
+    /// Use a proxy at an address that the sandbox itself can route to.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub proxy_at: Option<String>,
+    /// Direct TCP endpoint, past the proxy (repeatable, comma-separated).
+    #[arg(long, value_name = "HOST:PORT")]
+    pub direct: Vec<String>,
+    /// Direct UDP endpoint (repeatable, comma-separated).
+    #[arg(long, value_name = "HOST:PORT")]
+    pub direct_udp: Vec<String>,
+    /// Direct TCP endpoint at port 443 of a host (repeatable, comma-separated).
+    #[arg(long, value_name = "HOST")]
+    pub direct_host: Vec<String>,
+    /// Who answers questions about names inside: `auto` or `off`, which in this version are both nobody.
+    #[arg(long, value_name = "MODE")]
+    pub dns: Option<String>,
+    /// Let everything pass, and log what would be refused (not in this version).
+    #[arg(long)]
+    pub audit: bool,
+    /// Prefix that addresses of sandboxes come from, 10.200.0.0/16 unless told (once for IPv4, once for IPv6).
+    #[arg(long, value_name = "PREFIX")]
+    pub pool: Vec<String>,
+    /// Policy file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    pub policy: PolicyArguments,
+    #[command(flatten)]
+    pub options: OptionArguments,
+    /// The command and its arguments.
+    #[arg(last = true, value_name = "CMD", required = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Flags that are about the command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Command")]
+pub struct OptionArguments {
+    /// User to run as, by number; the user who called sudo unless told, where there is one.
+    #[arg(long, value_name = "UID[:GID]")]
+    pub user: Option<String>,
+    /// Variable for the command's environment (repeatable).
+    #[arg(long, value_name = "K=V")]
+    pub env: Vec<String>,
+    /// Name of the sandbox: its namespace is visible to ip-netns(8) under that name.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// No PID namespace of its own.
+    #[arg(long)]
+    pub share_pid: bool,
+    /// Leave no capability.
+    #[arg(long, conflicts_with = "keep_caps")]
+    pub drop_caps: bool,
+    /// Capabilities to keep, instead of those that Docker keeps without NET_RAW.
+    #[arg(long, value_name = "CAP,…")]
+    pub keep_caps: Option<String>,
+    /// Say nothing but errors.
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say what is done; twice, with every detail.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArguments {
+    #[command(flatten)]
+    pub policy: PolicyArguments,
+    /// How the plan is shown.
+    #[arg(long, value_enum, default_value_t = PlanFormat::Text)]
+    pub format: PlanFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PlanFormat {
+    Text,
+    Json,
+    Nft,
+    Dot,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// How the report is shown.
+    #[arg(long, value_enum, default_value_t = DoctorFormat::Text)]
+    pub format: DoctorFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum DoctorFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArguments {
+    /// Network namespace that the group is in: a path, or a name that ip-netns(8) knows; the caller's own unless told.
+    #[arg(long, value_name = "PATH|NAME")]
+    pub netns: Option<OsString>,
+    /// Number of the group.
+    #[arg(long, value_name = "N")]
+    pub group: u16,
+}

@@ -1,0 +1,70 @@
+//! Flags, variables and the policy file, handed to the library's parsers, each with its origin.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use ringfence::policy::{Key, Layer, Origin, PolicyError, Settings, Sourced, Variables};
+use ringfence::{Error, ErrorKind, Result};
+
+use crate::args::{OptionArguments, PolicyArguments};
+
+/// Puts flags over variables over the file.
+pub fn settings(policy: &PolicyArguments, options: Option<&OptionArguments>) -> Result<Settings> {
+    let flags = flags(policy, options)?;
+    let variables = Variables::parse(|name| std::env::var_os(name))?;
+    let file = match &policy.policy {
+        Some(path) => Some(Sourced::new(path.clone(), Origin::Flag("--policy".to_owned()))),
+        None => variables.policy_file,
+    };
+    let file = match file {
+        Some(Sourced { value, origin }) => read(&value, &origin)?,
+        None => Layer::new(),
+    };
+    Ok(Settings::from_layers([flags, variables.layer, file])?)
+}
+
+fn flags(policy: &PolicyArguments, options: Option<&OptionArguments>) -> Result<Layer, PolicyError> {
+    let mut layer = Layer::new();
+    let lists = [
+        (Key::Allow, &policy.allow),
+        (Key::Direct, &policy.direct),
+        (Key::DirectUdp, &policy.direct_udp),
+        (Key::DirectHost, &policy.direct_host),
+        (Key::Pool, &policy.pool),
+    ];
+    for (key, values) in lists {
+        values.iter().try_for_each(|value| layer.flag(key, value))?;
+    }
+    if policy.audit {
+        layer.flag(Key::Audit, "true")?;
+    }
+    let mut single = |key, value: &Option<String>| value.iter().try_for_each(|value| layer.flag(key, value));
+    single(Key::Proxy, &policy.proxy)?;
+    single(Key::ProxyAt, &policy.proxy_at)?;
+    single(Key::Dns, &policy.dns)?;
+    if let Some(options) = options {
+        single(Key::User, &options.user)?;
+        single(Key::Name, &options.name)?;
+        single(Key::KeepCaps, &options.keep_caps)?;
+        options.env.iter().try_for_each(|value| layer.flag(Key::Env, value))?;
+        if options.share_pid {
+            layer.flag(Key::SharePid, "true")?;
+        }
+        if options.drop_caps {
+            layer.flag(Key::DropCaps, "true")?;
+        }
+    }
+    Ok(layer)
+}
+
+/// Reads a policy file: no more of it than a policy may have, so that a device or a pipe can't fill the memory.
+fn read(path: &Path, origin: &Origin) -> Result<Layer> {
+    let fail = |error| {
+        Error::new(ErrorKind::Policy, format!("{origin}: can't read policy file `{}`", path.display())).because(error)
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(fail)?;
+    file.take(Layer::MAX_FILE as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+    Ok(Layer::from_toml(&bytes, path)?)
+}

@@ -1,0 +1,36 @@
+//! The rules of a fence that log, against what events make of their prefixes.
+
+use ringfence::SandboxOptions;
+use ringfence::audit::Event;
+use ringfence::nflog::Message;
+use ringfence::nft::Expr;
+use ringfence::policy::Policy;
+use ringfence::wire::netlink;
+
+/// A refused connect, as the kernel told of it.
+const CAPTURED: &[u8] = include_bytes!("../golden/nflog/refused-tcp");
+
+#[test]
+fn every_rule_that_logs_becomes_an_event_with_the_verdict_that_it_has() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let policy = Policy::builder().direct("203.0.113.9:5432").unwrap().build().unwrap();
+    let plan = runtime.block_on(ringfence::plan(&policy, &SandboxOptions::default())).unwrap();
+
+    let framed = netlink::messages(CAPTURED).next().unwrap().unwrap();
+    let mut message = Message::decode(&framed).unwrap().unwrap();
+    let mut logging = 0;
+    for rule in &plan.inside.rules {
+        let log = rule.exprs.iter().find_map(|expr| if let Expr::Log(log) = expr { Some(log) } else { None });
+        let Some(log) = log else { continue };
+        logging += 1;
+        let rejects = rule.exprs.iter().any(|expr| matches!(expr, Expr::Reject(_)));
+        message.prefix = log.prefix.as_deref().map(Into::into);
+        match Event::of(&message, std::time::UNIX_EPOCH) {
+            Event::Bypass(attempt) => {
+                assert_eq!(attempt.verdict, Some(if rejects { "reject" } else { "drop" }), "{:?}", log.prefix);
+            }
+            other => panic!("{:?} is no rule of ours: {other:?}", log.prefix),
+        }
+    }
+    assert!(logging >= 7, "{logging} rules log");
+}

@@ -1,0 +1,12 @@
+//! What a sandbox's life and death leave behind, wherever and however it ends: nothing.
+
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../world/mod.rs"]
+mod world;
+
+mod crowd;
+mod killed;
+mod places;
+mod troubled;
+mod users;
