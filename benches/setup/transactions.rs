@@ -1,0 +1,120 @@
+//! Large transactions: ours, the same bytes sent again by hand, and `nft -f` with the same text.
+
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use ringfence::kernel::netns::Netns;
+use ringfence::kernel::nftables::Socket;
+use ringfence::nft::{
+    Chain, ChainName, CmpOp, Data, Datatype, Element, Expr, Family, KeyType, PayloadBase, Register, Rule, Ruleset, Set,
+    SetFlags, SetName, Table as NftTable, TableFlags, TableId, TableName, Verdict,
+};
+use ringfence::wire::nftables;
+
+use super::Outcome;
+use super::ordinary::{feed, installed};
+use super::raw;
+use super::table::{Row, Table};
+use super::time::Times;
+
+/// Sizes, each with the number of rounds.
+pub fn run(sizes: &[(usize, usize)]) -> Outcome<()> {
+    let mut table = Table::new("transactions", ["nft -f", "the same bytes by hand"]);
+    for (what, make) in [("rules", rules as fn(usize) -> Outcome<Ruleset>), ("elements", elements)] {
+        for (size, rounds) in sizes {
+            table.row(compare(&format!("{size} {what}"), &make(*size)?, *rounds)?);
+        }
+    }
+    table.print();
+    Ok(())
+}
+
+fn compare(name: &str, ruleset: &Ruleset, rounds: usize) -> Outcome<Row> {
+    let transaction = ruleset.create();
+    let bytes = nftables::encode(&transaction)?;
+    let text = ruleset.syntax();
+    if let Some(unshown) = text.unshown().first() {
+        return Err(format!("nft can't be given the same: {unshown}").into());
+    }
+    let (mut ours, mut by_hand, mut nft) = <(Times, Times, Option<Times>)>::default();
+    for round in 0..=rounds {
+        // A namespace each, so that none finds what another left.
+        let (_netns, socket) = Netns::create_with(Socket::open)?;
+        let mut socket = socket?;
+        let start = Instant::now();
+        socket.commit(&transaction)?;
+        ours.note(round > 0, start);
+
+        let (_netns, socket) = Netns::create_with(|| raw::open(NETLINK_NETFILTER))?;
+        let socket = socket?;
+        let start = Instant::now();
+        raw::deliver(&socket, bytes.as_bytes())?;
+        by_hand.note(round > 0, start);
+
+        if installed("nft") {
+            let netns = Netns::new()?;
+            let start = Instant::now();
+            netns.run(|| feed("nft", &["-f", "-"], text.as_str()))??;
+            nft.get_or_insert_default().note(round > 0, start);
+        }
+    }
+    Ok(Row::new(name, ours).other(nft.as_ref(), "no `nft` here").other(Some(&by_hand), ""))
+}
+
+fn id() -> Outcome<TableId> {
+    Ok(TableId { family: Family::Inet, name: TableName::new("bench")? })
+}
+
+fn empty() -> Outcome<Ruleset> {
+    let table = NftTable { id: id()?, flags: TableFlags::default(), comment: None };
+    Ok(Ruleset { tables: vec![table], ..Ruleset::default() })
+}
+
+/// nft(8): `ip daddr A tcp dport P counter accept`, as ten expressions.
+fn rules(count: usize) -> Outcome<Ruleset> {
+    let mut ruleset = empty()?;
+    let (table, chain) = (id()?, ChainName::new("c")?);
+    ruleset.chains.push(Chain { table: table.clone(), name: chain.clone(), base: None, comment: None });
+    let load = |base, offset, len| Expr::Payload { base, offset, len, dreg: Register::FIRST };
+    let equals = |data| Expr::Cmp { op: CmpOp::Eq, sreg: Register::FIRST, data };
+    for number in 0..count {
+        ruleset.rules.push(
+            Rule::new(&table, &chain)
+                .nfproto(Family::Ip)
+                .expr(load(PayloadBase::Network, 16, 4))
+                .expr(equals(Data::ipv4(address(number))))
+                .l4proto(6)
+                .expr(load(PayloadBase::Transport, 2, 2))
+                .expr(equals(Data::be16(443)))
+                .counter()
+                .verdict(Verdict::Accept),
+        );
+    }
+    Ok(ruleset)
+}
+
+fn elements(count: usize) -> Outcome<Ruleset> {
+    let mut ruleset = empty()?;
+    let (table, set) = (id()?, SetName::new("s")?);
+    ruleset.sets.push(Set {
+        table: table.clone(),
+        name: set.clone(),
+        key: KeyType(vec![Datatype::Ipv4Addr, Datatype::InetProto, Datatype::InetService]),
+        flags: SetFlags::default(),
+        timeout: None,
+        size: Some(count as u32),
+        comment: None,
+    });
+    let mut elements = Vec::with_capacity(count);
+    for number in 0..count {
+        elements.push(Element::new(Data::concat(&[Data::ipv4(address(number)), Data::byte(6), Data::be16(443)])?));
+    }
+    ruleset.elements.push((table, set, elements));
+    Ok(ruleset)
+}
+
+/// No packet is ever sent there.
+fn address(number: usize) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + number as u32)
+}
