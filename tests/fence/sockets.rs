@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::support::{Outer, Serve, Servers, Shape, python};
+use super::support::{Outer, Serve, Servers, Shape, python, skip};
 use super::{CONTROL, DIRECT, nothing_else_was_seen, probe, proves, unfenced};
 
 /// How long a refused attempt may take. None is told of by a timeout; the slowest part is Python.
@@ -148,5 +148,39 @@ fn the_hosts_services_and_its_loopback() {
         }
         assert_eq!((everywhere.heard(), own.heard()), (2, 1), "a service of the host was reached: {said}");
         nothing_else_was_seen(&wire);
+    }
+}
+
+/// Makes a socket of each family named, and an io_uring, and says what came of it.
+const FAMILIES: &str = "
+import ctypes, errno, socket, sys
+for family in map(int, sys.argv[1:]):
+    try:
+        socket.socket(family, socket.SOCK_STREAM).close()
+        print(family, 'made')
+    except OSError as error:
+        print(family, errno.errorcode[error.errno])
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall(425, 1, ctypes.create_string_buffer(120))
+print('io_uring', errno.errorcode.get(ctypes.get_errno(), 'made'))
+";
+
+#[test]
+fn families_that_no_namespace_holds() {
+    proves(&["Sockets of families that no network namespace holds, `AF_VSOCK` among them."]);
+    let (Some(outer), Some(python)) = (Outer::new(), python()) else { return };
+    // unix, inet, inet6; rds, tipc, bluetooth, vsock, smc.
+    let families = ["1", "2", "10", "21", "30", "31", "40", "43"];
+    let command = [&[python, "-I", "-c", FAMILIES], &families[..]].concat();
+    let said = outer.run("", &command);
+    let inside = "1 made\n2 made\n10 made\n21 EAFNOSUPPORT\n30 EAFNOSUPPORT\n31 EAFNOSUPPORT\n40 EAFNOSUPPORT\n43 EAFNOSUPPORT\nio_uring ENOSYS\n";
+    assert_eq!(said, inside);
+    // The same for a program that keeps all it can get.
+    assert_eq!(outer.run("--keep-caps NET_ADMIN,NET_RAW,SYS_ADMIN", &command), inside);
+    // Without a fence this kernel makes one of them at least, or the test would show nothing.
+    let outside = std::process::Command::new(python).args(&command[1..]).output().unwrap();
+    let outside = String::from_utf8(outside.stdout).unwrap();
+    if outside.lines().filter(|line| line.ends_with("made")).count() <= 3 {
+        skip("this kernel makes no socket of those families, and no io_uring, for anybody");
     }
 }
