@@ -39,8 +39,12 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 /// How long the kernel may take for the next part of a dump.
 const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
-/// How often a commit or a dump is tried again when somebody else changed the ruleset meanwhile.
+/// How often a dump is tried again when somebody else changed the ruleset meanwhile.
 const ATTEMPTS: usize = 64;
+
+/// How often a commit is. Each time it is overtaken somebody else has got on, and it takes some 20 µs to find out: who commits
+/// without pause can keep another waiting, but hardly for so long.
+const COMMIT_ATTEMPTS: usize = 10_000;
 
 /// The most datagrams of one answer that are looked at.
 const MAX_DATAGRAMS: usize = 1 << 22;
@@ -208,7 +212,7 @@ impl Socket {
             };
             attempts += 1;
             let stale = nack.errno == libc::ERESTART && nack.seq == batch.begin();
-            if !(stale && transaction.generation().is_none() && attempts < ATTEMPTS) {
+            if !(stale && transaction.generation().is_none() && attempts < COMMIT_ATTEMPTS) {
                 return Err(refusal::of_commit(&batch, transaction, &nack));
             }
         }
