@@ -10,7 +10,7 @@ mod outside;
 mod show;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 
 use serde::Serialize;
@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::link::{Pool, VethPair};
 use crate::nft::{DataTooLong, NameError, Ruleset};
 use crate::policy::{
-    AllowEntry, DnsMode, DnsName, Endpoint, Host, Origin, Policy, ProxyAt, ProxyUrl, Sourced, Transport,
+    AllowEntry, DnsMode, DnsName, Endpoint, Host, Origin, Policy, ProxyAt, ProxyUrl, Sourced, Transport, special,
 };
 
 pub use environment::Environment;
@@ -240,16 +240,7 @@ fn addresses(endpoint: &Sourced<Endpoint>, host: &HostView) -> Result<Vec<IpAddr
 /// Whether a name may lead there. A private address may be what a name is for; an address that means something else on every host,
 /// a cloud's metadata service among them, is what somebody who answers for a name would like to open.
 fn reachable_by_name(address: &IpAddr) -> bool {
-    /// Metadata services that are not at a link-local address: AWS over IPv6, Azure's wire server.
-    const METADATA: [IpAddr; 2] =
-        [IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16))];
-    let link_local = match address {
-        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    };
-    !(link_local
-        || address.is_loopback()
-        || address.is_unspecified()
-        || address.is_multicast()
-        || METADATA.contains(address))
+    use special::Class::{Broadcast, LinkLocal, Loopback, Metadata, Multicast, Unspecified};
+    let refused = [Broadcast, LinkLocal, Loopback, Metadata, Multicast, Unspecified];
+    special::class(*address).is_none_or(|class| !refused.contains(&class))
 }

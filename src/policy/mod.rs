@@ -24,6 +24,7 @@ mod properties;
 mod proxy;
 mod run;
 mod settings;
+pub(crate) mod special;
 mod variables;
 
 pub use allow::{AllowEntry, AllowHost, HostPattern};

@@ -13,8 +13,8 @@ use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
-use super::special;
 use super::target::Target;
+use crate::policy::special::{self, Class};
 use crate::policy::{AllowEntry, AllowHost, Host, HostPattern};
 
 /// Why a destination is refused.
@@ -88,7 +88,7 @@ pub(super) fn vet(
     for address in addresses {
         let address = address.to_canonical();
         let here = || own.contains(&address).then_some("an address of this host");
-        match special::class(address).or_else(here) {
+        match special::class(address).map(Class::name).or_else(here) {
             Some(class) if !list.iter().any(|entry| entry.matches(&Host::Address(address), port.get())) => {
                 refused.get_or_insert((address, class));
             }

@@ -47,7 +47,6 @@ mod pulse;
 mod refusal;
 mod resolve;
 mod serve;
-mod special;
 mod target;
 mod tunnel;
 

@@ -2,6 +2,47 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// What an address is, that is not a public host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    Metadata,
+    Unspecified,
+    ThisNetwork,
+    Loopback,
+    LinkLocal,
+    Private,
+    CarrierGrade,
+    Protocols,
+    Benchmarking,
+    Multicast,
+    Broadcast,
+    Reserved,
+    LocalNat64,
+    DiscardOnly,
+}
+
+impl Class {
+    /// With its article, as messages say it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Class::Metadata => "a cloud metadata address",
+            Class::Unspecified => "the unspecified address",
+            Class::ThisNetwork => "an address of this network",
+            Class::Loopback => "a loopback address",
+            Class::LinkLocal => "a link-local address",
+            Class::Private => "a private address",
+            Class::CarrierGrade => "a carrier-grade NAT address",
+            Class::Protocols => "an address kept for protocols",
+            Class::Benchmarking => "a benchmarking address",
+            Class::Multicast => "a multicast address",
+            Class::Broadcast => "the broadcast address",
+            Class::Reserved => "a reserved address",
+            Class::LocalNat64 => "a local-use NAT64 address",
+            Class::DiscardOnly => "a discard-only address",
+        }
+    }
+}
+
 /// Names the class of an address that is not a public host's; `None` for a public one.
 ///
 /// The documentation ranges count as public. An IPv6 address that only carries an IPv4 address to a translator or relay
@@ -10,61 +51,57 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// # References
 ///
 /// The IANA registries of special-purpose addresses; RFC 6890, RFC 6052, RFC 8215, RFC 3056, RFC 4380.
-pub(super) fn class(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn class(address: IpAddr) -> Option<Class> {
     match address.to_canonical() {
         IpAddr::V4(address) => class4(address),
         IpAddr::V6(address) => class6(address),
     }
 }
 
-fn class4(address: Ipv4Addr) -> Option<&'static str> {
+fn class4(address: Ipv4Addr) -> Option<Class> {
     Some(match address.octets() {
         // Link-local ones, Alibaba's among the carrier-grade NAT addresses, and Azure's wire server, of a public range.
-        [169, 254, 169, 254] | [169, 254, 170, 2] | [100, 100, 100, 200] | [168, 63, 129, 16] => {
-            "a cloud metadata address"
-        }
-        [0, 0, 0, 0] => "the unspecified address",
-        [0, ..] => "an address of this network",
-        [127, ..] => "a loopback address",
-        [169, 254, ..] => "a link-local address",
-        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => "a private address",
-        [100, 64..=127, ..] => "a carrier-grade NAT address",
-        [192, 0, 0, _] => "an address kept for protocols",
-        [198, 18..=19, ..] => "a benchmarking address",
-        [224..=239, ..] => "a multicast address",
-        [255, 255, 255, 255] => "the broadcast address",
-        [240..=255, ..] => "a reserved address",
+        [169, 254, 169, 254] | [169, 254, 170, 2] | [100, 100, 100, 200] | [168, 63, 129, 16] => Class::Metadata,
+        [0, 0, 0, 0] => Class::Unspecified,
+        [0, ..] => Class::ThisNetwork,
+        [127, ..] => Class::Loopback,
+        [169, 254, ..] => Class::LinkLocal,
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Class::Private,
+        [100, 64..=127, ..] => Class::CarrierGrade,
+        [192, 0, 0, _] => Class::Protocols,
+        [198, 18..=19, ..] => Class::Benchmarking,
+        [224..=239, ..] => Class::Multicast,
+        [255, 255, 255, 255] => Class::Broadcast,
+        [240..=255, ..] => Class::Reserved,
         _ => return None,
     })
 }
 
-fn class6(address: Ipv6Addr) -> Option<&'static str> {
+fn class6(address: Ipv6Addr) -> Option<Class> {
     let carried = |high: u16, low: u16| class4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
     match address.segments() {
-        [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254] => {
-            Some("a cloud metadata address")
-        }
-        [0, 0, 0, 0, 0, 0, 0, 0] => Some("the unspecified address"),
-        [0, 0, 0, 0, 0, 0, 0, 1] => Some("a loopback address"),
+        [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254] => Some(Class::Metadata),
+        [0, 0, 0, 0, 0, 0, 0, 0] => Some(Class::Unspecified),
+        [0, 0, 0, 0, 0, 0, 0, 1] => Some(Class::Loopback),
         // IPv4-compatible; IPv4-mapped addresses have become IPv4 before.
-        [0, 0, 0, 0, 0, 0, ..] => Some("a reserved address"),
+        [0, 0, 0, 0, 0, 0, ..] => Some(Class::Reserved),
         // IPv4-translated (SIIT).
         [0, 0, 0, 0, 0xffff, 0, high, low] => carried(high, low),
         [0x0064, 0xff9b, 0, 0, 0, 0, high, low] => carried(high, low),
         // Its prefix length, hence the place of the IPv4 address, is the translator's secret.
-        [0x0064, 0xff9b, 1, ..] => Some("a local-use NAT64 address"),
-        [0x0100, 0, 0, 0, ..] => Some("a discard-only address"),
+        [0x0064, 0xff9b, 1, ..] => Some(Class::LocalNat64),
+        [0x0100, 0, 0, 0, ..] => Some(Class::DiscardOnly),
         [0x2001, 0, server_high, server_low, _, _, high, low] => {
             carried(server_high, server_low).or_else(|| carried(!high, !low))
         }
-        [0x2001, 0x0002, 0, ..] => Some("a benchmarking address"),
+        [0x2001, 0x0002, 0, ..] => Some(Class::Benchmarking),
         // Never routed: what the registry keeps for protocols, ORCHIDs included.
-        [0x2001, 0x0001..=0x01ff, ..] => Some("an address kept for protocols"),
+        [0x2001, 0x0001..=0x01ff, ..] => Some(Class::Protocols),
         [0x2002, high, low, ..] => carried(high, low),
-        [0x5f00, ..] => Some("an address kept for protocols"),
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Some("a private address"),
-        [0xfe80..=0xfebf, ..] => Some("a link-local address"),
-        [0xff00..=0xffff, ..] => Some("a multicast address"),
+        [0x5f00, ..] => Some(Class::Protocols),
+        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Some(Class::Private),
+        [0xfe80..=0xfebf, ..] => Some(Class::LinkLocal),
+        [0xff00..=0xffff, ..] => Some(Class::Multicast),
         _ => None,
     }
 }
@@ -183,7 +220,7 @@ mod tests {
             "::ffff:169.254.169.254",
             "2002:a9fe:a9fe::1",
         ] {
-            assert_eq!(class(text.parse().unwrap()), Some("a cloud metadata address"), "{text}");
+            assert_eq!(class(text.parse().unwrap()), Some(Class::Metadata), "{text}");
         }
     }
 }
