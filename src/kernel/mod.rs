@@ -5,6 +5,8 @@ pub mod child;
 pub mod forwarding;
 #[cfg(feature = "sandbox")]
 pub mod guard;
+#[cfg(feature = "sandbox")]
+pub mod landlock;
 pub mod link;
 pub mod netns;
 pub mod nflog;

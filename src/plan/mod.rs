@@ -5,6 +5,7 @@
 //! endpoints, so whoever adds a way out adds it in one place.
 
 mod environment;
+mod files;
 mod inside;
 mod outside;
 mod show;
@@ -22,6 +23,7 @@ use crate::policy::{
 };
 
 pub use environment::Environment;
+pub use files::{FileAccess, FileRule, Files};
 pub use inside::NFLOG_GROUP;
 pub use outside::{Outside, TABLE_PREFIX, uplinks};
 pub use show::Format;
@@ -97,6 +99,9 @@ pub struct Plan {
     pub outside: Ruleset,
     /// The program's environment.
     pub environment: Environment,
+    /// Which files the program may touch, where the caller planned that too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
 }
 
 /// Which families the host forwards for a sandbox.
@@ -199,6 +204,7 @@ impl Plan {
             inside: inside::ruleset(&host.wire, &direct)?,
             outside: ruleset,
             environment,
+            files: None,
             direct,
         })
     }

@@ -4,8 +4,8 @@ use std::fmt::{self, Write};
 
 use serde::Serialize;
 
-use super::{Plan, ProxyPlan};
-use crate::policy::Sourced;
+use super::{FileAccess, Files, Plan, ProxyPlan};
+use crate::policy::{LandlockMode, Sourced};
 
 /// How a plan is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,6 +95,9 @@ impl Plan {
         for name in &self.environment.remove {
             writeln!(out, "  {name} is taken away")?;
         }
+        if let Some(files) = &self.files {
+            self::files(out, files)?;
+        }
         for (title, ruleset) in [("inside", &self.inside), ("outside", &self.outside)] {
             writeln!(out, "{title}")?;
             for line in ruleset.to_string().lines() {
@@ -150,4 +153,20 @@ impl Plan {
         writeln!(out, "  {sandbox} -> {} [label=\"all else\", style=dashed];", node("refused, logged"))?;
         writeln!(out, "}}")
     }
+}
+
+fn files(out: &mut String, files: &Files) -> fmt::Result {
+    let Sourced { value: mode, origin } = &files.mode;
+    writeln!(out, "files\n  landlock {mode}  ({origin})")?;
+    if *mode == LandlockMode::Off {
+        return Ok(());
+    }
+    for rule in &files.rules {
+        let access = match rule.access {
+            FileAccess::Read => "read ",
+            FileAccess::Write => "write",
+        };
+        writeln!(out, "  {access} {}  ({})", rule.path.display(), rule.origin)?;
+    }
+    Ok(())
 }

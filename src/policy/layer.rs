@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    AllowEntry, Capability, DnsMode, Endpoint, EnvVar, Origin, PolicyError, PoolPrefix, ProxyAt, ProxyUrl, SandboxName,
-    Sourced, Transport, User,
+    AllowEntry, Capability, DnsMode, Endpoint, EnvVar, FilePath, LandlockMode, Origin, PolicyError, PoolPrefix,
+    ProxyAt, ProxyUrl, SandboxName, Sourced, Transport, User,
 };
 
 /// A thing that can be said: a flag `--NAME`, or a key `NAME` of a policy file.
@@ -41,6 +41,12 @@ pub enum Key {
     DropCaps,
     /// Keep these capabilities. Repeatable.
     KeepCaps,
+    /// Whether Landlock keeps the command from files.
+    Landlock,
+    /// Files and directories to read. Repeatable, and not separated by commas.
+    Ro,
+    /// Files and directories to write. Repeatable, and not separated by commas.
+    Rw,
 }
 
 /// How often a key takes a value, and of which type.
@@ -53,7 +59,7 @@ pub(super) enum Arity {
 
 impl Key {
     /// All of them, in the order of the command line's help.
-    pub const ALL: [Key; 15] = [
+    pub const ALL: [Key; 18] = [
         Key::Allow,
         Key::Proxy,
         Key::ProxyAt,
@@ -69,6 +75,9 @@ impl Key {
         Key::SharePid,
         Key::DropCaps,
         Key::KeepCaps,
+        Key::Landlock,
+        Key::Ro,
+        Key::Rw,
     ];
 
     /// Its name in a policy file; with `--` in front, its flag.
@@ -89,6 +98,9 @@ impl Key {
             Key::SharePid => "share-pid",
             Key::DropCaps => "drop-caps",
             Key::KeepCaps => "keep-caps",
+            Key::Landlock => "landlock",
+            Key::Ro => "ro",
+            Key::Rw => "rw",
         }
     }
 
@@ -99,10 +111,16 @@ impl Key {
     pub(super) const fn arity(self) -> Arity {
         match self {
             Key::Audit | Key::SharePid | Key::DropCaps => Arity::Switch,
-            Key::Proxy | Key::ProxyAt | Key::Dns | Key::User | Key::Name => Arity::One,
-            Key::Allow | Key::Direct | Key::DirectUdp | Key::DirectHost | Key::Pool | Key::Env | Key::KeepCaps => {
-                Arity::Many
-            }
+            Key::Proxy | Key::ProxyAt | Key::Dns | Key::User | Key::Name | Key::Landlock => Arity::One,
+            Key::Allow
+            | Key::Direct
+            | Key::DirectUdp
+            | Key::DirectHost
+            | Key::Pool
+            | Key::Env
+            | Key::KeepCaps
+            | Key::Ro
+            | Key::Rw => Arity::Many,
         }
     }
 }
@@ -133,6 +151,9 @@ pub struct Layer {
     pub(super) share_pid: Option<Sourced<bool>>,
     pub(super) drop_caps: Option<Sourced<bool>>,
     pub(super) keep_caps: Option<Vec<Sourced<Capability>>>,
+    pub(super) landlock: Option<Sourced<LandlockMode>>,
+    pub(super) ro: Option<Vec<Sourced<FilePath>>>,
+    pub(super) rw: Option<Vec<Sourced<FilePath>>>,
     entries: usize,
 }
 
@@ -155,7 +176,7 @@ impl Layer {
 
     /// Parses a value of that key and adds it to what the layer says.
     ///
-    /// Lists take several entries separated by commas (`env` alone does not, for its values may have commas), and grow
+    /// Lists take several entries separated by commas (`env`, `ro` and `rw` do not, for a comma may be part of theirs), and grow
     /// with each call; switches take `true` and `false`.
     ///
     /// # Errors
@@ -181,6 +202,9 @@ impl Layer {
             Key::SharePid => one(&mut self.share_pid, key, text, origin, switch),
             Key::DropCaps => one(&mut self.drop_caps, key, text, origin, switch),
             Key::KeepCaps => many(&mut self.keep_caps, entries, text, origin, Capability::from_str),
+            Key::Landlock => one(&mut self.landlock, key, text, origin, LandlockMode::from_str),
+            Key::Ro => whole(&mut self.ro, entries, text, origin),
+            Key::Rw => whole(&mut self.rw, entries, text, origin),
         };
         added.map_err(|error| error.at(origin.clone()))
     }
@@ -201,6 +225,8 @@ impl Layer {
             Key::DirectHost => drop(self.direct_host.get_or_insert_default()),
             Key::Pool => drop(self.pool.get_or_insert_default()),
             Key::Env => drop(self.env.get_or_insert_default()),
+            Key::Ro => drop(self.ro.get_or_insert_default()),
+            Key::Rw => drop(self.rw.get_or_insert_default()),
             Key::Proxy
             | Key::ProxyAt
             | Key::Dns
@@ -209,7 +235,8 @@ impl Layer {
             | Key::Name
             | Key::SharePid
             | Key::DropCaps
-            | Key::KeepCaps => {}
+            | Key::KeepCaps
+            | Key::Landlock => {}
         }
     }
 
@@ -236,6 +263,9 @@ impl Layer {
             share_pid: self.share_pid.or(weaker.share_pid),
             drop_caps,
             keep_caps,
+            landlock: self.landlock.or(weaker.landlock),
+            ro: self.ro.or(weaker.ro),
+            rw: self.rw.or(weaker.rw),
             entries: 0,
         }
     }
@@ -284,6 +314,18 @@ fn many<T>(
     Ok(())
 }
 
+/// Adds one entry that is the whole text.
+fn whole(
+    slot: &mut Option<Vec<Sourced<FilePath>>>,
+    entries: &mut usize,
+    text: &str,
+    origin: &Origin,
+) -> Result<(), PolicyError> {
+    count(entries)?;
+    slot.get_or_insert_default().push(Sourced::new(text.parse()?, origin.clone()));
+    Ok(())
+}
+
 fn count(entries: &mut usize) -> Result<(), PolicyError> {
     if *entries == Layer::MAX_ENTRIES {
         let too_many = format!("entry {}", Layer::MAX_ENTRIES + 1);
@@ -327,6 +369,8 @@ mod tests {
                 Key::User => "1",
                 Key::Env => "A=a,b",
                 Key::KeepCaps => "kill",
+                Key::Landlock => "required",
+                Key::Ro | Key::Rw => "/srv/a,b",
             };
             let given = layer(&[(key, text)]).unwrap();
             assert_ne!(Layer { entries: 0, ..given }, Layer::new(), "{key} left no trace");

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::authority::{Reason, number};
 use super::origin::part;
-use super::{Capabilities, Origin, PolicyError, Sourced};
+use super::{Capabilities, FilePath, LandlockMode, Origin, PolicyError, Sourced};
 
 /// User and group that the command runs as, by number: names may differ between the host and an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -148,6 +148,12 @@ pub struct RunOptions {
     pub name: Option<Sourced<SandboxName>>,
     /// Whether it stays in the PID namespace of the caller.
     pub share_pid: Sourced<bool>,
+    /// Whether Landlock keeps it from files; where nobody said, whether paths were named decides.
+    pub landlock: Option<Sourced<LandlockMode>>,
+    /// What it may read, besides what ordinary programs need.
+    pub ro: Vec<Sourced<FilePath>>,
+    /// What it may write, besides the working directory and what ordinary programs need.
+    pub rw: Vec<Sourced<FilePath>>,
 }
 
 impl Default for RunOptions {
@@ -158,6 +164,9 @@ impl Default for RunOptions {
             capabilities: Sourced::new(Capabilities::Default, Origin::Default),
             name: None,
             share_pid: Sourced::new(false, Origin::Default),
+            landlock: None,
+            ro: Vec::new(),
+            rw: Vec::new(),
         }
     }
 }

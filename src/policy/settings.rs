@@ -197,6 +197,9 @@ impl Settings {
                 capabilities: capabilities(said.drop_caps, said.keep_caps),
                 name: said.name,
                 share_pid: said.share_pid.unwrap_or(default.run.share_pid),
+                landlock: said.landlock,
+                ro: first_of_each(said.ro.into_iter().flatten()),
+                rw: first_of_each(said.rw.into_iter().flatten()),
             },
         })
     }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use crate::kernel::child::{Capabilities, ChildSpec};
+use crate::kernel::landlock::{Enforcement, Landlock};
 use crate::kernel::passwd::Account;
 use crate::kernel::userns::Userns;
-use crate::plan::Environment;
-use crate::policy::Variables;
+use crate::plan::{Environment, FileAccess, FileRule, Files};
+use crate::policy::{Origin, Variables};
 use crate::{Error, ErrorKind, Result};
 
 /// A command to be fenced, in the manner of [`std::process::Command`].
@@ -23,6 +25,7 @@ pub struct Command {
     user: Option<Account>,
     capabilities: Capabilities,
     share_pid: bool,
+    files: Option<Files>,
     stdio: [Option<OwnedFd>; 3],
 }
 
@@ -36,6 +39,7 @@ impl Command {
             user: None,
             capabilities: Capabilities::default(),
             share_pid: false,
+            files: None,
             stdio: [None, None, None],
         }
     }
@@ -76,6 +80,12 @@ impl Command {
         self
     }
 
+    /// Keeps it from all files but these, with Landlock. The program's own file is added.
+    pub fn files(mut self, files: Files) -> Self {
+        self.files = Some(files);
+        self
+    }
+
     /// Gives it other standard streams than the caller's; `None` shares the caller's.
     pub fn stdio(mut self, stdio: [Option<OwnedFd>; 3]) -> Self {
         self.stdio = stdio;
@@ -105,7 +115,15 @@ impl Command {
     }
 
     /// Joins everything for the kernel floor.
-    pub(super) fn into_spec(self, environment: &Environment, user_namespace: Option<Userns>) -> ChildSpec {
+    ///
+    /// # Errors
+    ///
+    /// As [`Landlock::new`].
+    pub(super) fn into_spec(
+        self,
+        environment: &Environment,
+        user_namespace: Option<Userns>,
+    ) -> Result<(ChildSpec, Enforcement)> {
         // `=a=b` is a variable that no shell can make and no program looks for, and that execve(2) would pass on all the same.
         let possible = |name: &OsString| !name.is_empty() && !name.as_encoded_bytes().contains(&b'=');
         let mut env: BTreeMap<OsString, OsString> = std::env::vars_os().filter(|(name, _)| possible(name)).collect();
@@ -139,6 +157,24 @@ impl Command {
         spec.pid_namespace = !self.share_pid;
         spec.user_namespace = user_namespace;
         spec.stdio = self.stdio;
-        spec
+        let Some(mut files) = self.files else { return Ok((spec, Enforcement::Off)) };
+        let path = spec.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
+        // Whoever names a program means it to be executed, wherever it is.
+        files.rules.extend(own_file(&spec.program, path).map(|path| FileRule {
+            path,
+            access: FileAccess::Read,
+            origin: Origin::Default,
+        }));
+        let landlock = Landlock::new(&files)?;
+        spec.landlock = landlock.ruleset;
+        Ok((spec, landlock.enforcement))
     }
+}
+
+/// The file that a program's name means, as `execvp(3)` looks for it.
+fn own_file(program: &OsStr, path: Option<OsString>) -> Option<PathBuf> {
+    if program.as_encoded_bytes().contains(&b'/') {
+        return Some(PathBuf::from(program));
+    }
+    std::env::split_paths(&path?).map(|directory| directory.join(program)).find(|file| Path::is_file(file))
 }

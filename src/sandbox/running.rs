@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use crate::kernel::child::{Child, ExitStatus, Signal};
 use crate::kernel::guard::{Guard, Undo};
+use crate::kernel::landlock::Enforcement;
 use crate::kernel::netns::Netns;
 use crate::kernel::rtnetlink;
 use crate::kernel::rtnetlink::{Batch, Request};
@@ -28,6 +29,7 @@ pub struct Running {
     proxy: Option<ServingProxy>,
     sandbox: Sandbox,
     guard: Option<Guard>,
+    files: Enforcement,
 }
 
 impl Running {
@@ -42,15 +44,16 @@ impl Running {
             if let (Some(_), Some(admission)) = (&guard, &mut sandbox.admission) {
                 admission.expect_queues();
             }
-            let child = Child::spawn(sandbox.netns.as_fd(), command.into_spec(&environment, sandbox.userns.take()))?;
+            let (spec, files) = command.into_spec(&environment, sandbox.userns.take())?;
+            let child = Child::spawn(sandbox.netns.as_fd(), spec)?;
             // Dropped in this order should nobody wait for it any more.
-            Ok((child, sandbox, guard))
+            Ok((child, sandbox, guard, files))
         };
-        let (child, sandbox, guard) = tokio::task::spawn_blocking(start).await.map_err(|lost| {
+        let (child, sandbox, guard, files) = tokio::task::spawn_blocking(start).await.map_err(|lost| {
             Error::new(ErrorKind::Io, "the thread that started the command was lost").because(lost)
         })??;
         tracing::info!(pid = child.pid(), guard = guard.as_ref().map(Guard::pid), "the command runs");
-        Ok(Self { child, proxy, sandbox, guard })
+        Ok(Self { child, proxy, sandbox, guard, files })
     }
 
     /// What was planned, and now stands.
@@ -66,6 +69,11 @@ impl Running {
     /// The command's process, for signals and status.
     pub fn child(&self) -> &Child {
         &self.child
+    }
+
+    /// How far the kernel keeps the command from files.
+    pub fn files(&self) -> &Enforcement {
+        &self.files
     }
 
     /// Sends the command a signal.
@@ -92,7 +100,7 @@ impl Running {
     ///
     /// The first thing that could not be undone; all else was.
     pub async fn close(self) -> Result<()> {
-        let Self { child, proxy, mut sandbox, guard } = self;
+        let Self { child, proxy, mut sandbox, guard, .. } = self;
         // Blocks until the last process of the sandbox is gone, and with them their hold on the namespace.
         let killed = tokio::task::spawn_blocking(move || drop(child)).await;
         drop(proxy);

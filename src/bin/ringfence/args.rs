@@ -102,6 +102,8 @@ pub struct OptionArguments {
     /// Capabilities to keep, instead of those that Docker keeps without NET_RAW.
     #[arg(long, value_name = "CAP,…")]
     pub keep_caps: Option<String>,
+    #[command(flatten)]
+    pub files: FileArguments,
     /// Say nothing but errors.
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
@@ -110,10 +112,27 @@ pub struct OptionArguments {
     pub verbose: u8,
 }
 
+/// Flags about the files that the command may touch.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Files")]
+pub struct FileArguments {
+    /// Keep the command from files with Landlock: `off`, `best-effort` or `required`; off unless told, or paths are named.
+    #[arg(long, value_name = "MODE")]
+    pub landlock: Option<String>,
+    /// Path that the command may read, besides what ordinary programs need (repeatable).
+    #[arg(long, value_name = "PATH")]
+    pub ro: Vec<String>,
+    /// Path that the command may write, besides its working directory and what ordinary programs need (repeatable).
+    #[arg(long, value_name = "PATH")]
+    pub rw: Vec<String>,
+}
+
 #[derive(Debug, Args)]
 pub struct PlanArguments {
     #[command(flatten)]
     pub policy: PolicyArguments,
+    #[command(flatten)]
+    pub files: FileArguments,
     /// How the plan is shown.
     #[arg(long, value_enum, default_value_t = PlanFormat::Text)]
     pub format: PlanFormat,

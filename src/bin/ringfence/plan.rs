@@ -2,19 +2,20 @@
 
 use std::io::Write;
 
-use ringfence::plan::Format;
+use ringfence::plan::{Files, Format};
 use ringfence::{Result, SandboxOptions};
 
 use crate::args::{PlanArguments, PlanFormat};
 use crate::{io_error, settings};
 
 pub fn plan(arguments: PlanArguments) -> Result<u8> {
-    let settings = settings::settings(&arguments.policy, None)?;
+    let settings = settings::settings(&arguments.policy, &arguments.files, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| io_error("can't start the runtime", error))?;
-    let plan = runtime.block_on(ringfence::plan(&settings.policy, &SandboxOptions::default()))?;
+    let mut plan = runtime.block_on(ringfence::plan(&settings.policy, &SandboxOptions::default()))?;
+    plan.files = Some(Files::new(&settings.run, std::env::current_dir().ok().as_deref()));
     let format = match arguments.format {
         PlanFormat::Text => Format::Text,
         PlanFormat::Json => Format::Json,

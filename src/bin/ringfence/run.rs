@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use ringfence::kernel::child::{self, ExecError};
 use ringfence::kernel::passwd::{Account, sudo_user};
+use ringfence::plan::Files;
 use ringfence::policy::{Capabilities, RunOptions};
 use ringfence::{Command, Error, ErrorKind, Host, Result, Sandbox, SandboxOptions};
 
@@ -13,7 +14,7 @@ use crate::{FAILED, io_error, settings};
 
 pub fn run(arguments: RunArguments) -> Result<u8> {
     log(arguments.options.quiet, arguments.options.verbose);
-    let settings = settings::settings(&arguments.policy, Some(&arguments.options))?;
+    let settings = settings::settings(&arguments.policy, &arguments.options.files, Some(&arguments.options))?;
     let command = command(&arguments.command, &settings.run)?;
     let mut options = SandboxOptions {
         name: settings.run.name.clone(),
@@ -81,6 +82,8 @@ fn command(line: &[std::ffi::OsString], options: &RunOptions) -> Result<Command>
     if options.share_pid.value {
         command = command.share_pid();
     }
+    // A directory that is gone can't be given to anybody.
+    command = command.files(Files::new(options, std::env::current_dir().ok().as_deref()));
     for variable in &options.env {
         command = command.env(&variable.value.name, OsStr::from_bytes(variable.value.value.as_bytes()));
     }

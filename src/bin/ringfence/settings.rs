@@ -7,11 +7,15 @@ use std::path::Path;
 use ringfence::policy::{Key, Layer, Origin, PolicyError, Settings, Sourced, Variables};
 use ringfence::{Error, ErrorKind, Result};
 
-use crate::args::{OptionArguments, PolicyArguments};
+use crate::args::{FileArguments, OptionArguments, PolicyArguments};
 
 /// Puts flags over variables over the file.
-pub fn settings(policy: &PolicyArguments, options: Option<&OptionArguments>) -> Result<Settings> {
-    let flags = flags(policy, options)?;
+pub fn settings(
+    policy: &PolicyArguments,
+    files: &FileArguments,
+    options: Option<&OptionArguments>,
+) -> Result<Settings> {
+    let flags = flags(policy, files, options)?;
     let variables = Variables::parse(|name| std::env::var_os(name))?;
     let file = match &policy.policy {
         Some(path) => Some(Sourced::new(path.clone(), Origin::Flag("--policy".to_owned()))),
@@ -24,7 +28,11 @@ pub fn settings(policy: &PolicyArguments, options: Option<&OptionArguments>) -> 
     Ok(Settings::from_layers([flags, variables.layer, file])?)
 }
 
-fn flags(policy: &PolicyArguments, options: Option<&OptionArguments>) -> Result<Layer, PolicyError> {
+fn flags(
+    policy: &PolicyArguments,
+    files: &FileArguments,
+    options: Option<&OptionArguments>,
+) -> Result<Layer, PolicyError> {
     let mut layer = Layer::new();
     let lists = [
         (Key::Allow, &policy.allow),
@@ -32,6 +40,8 @@ fn flags(policy: &PolicyArguments, options: Option<&OptionArguments>) -> Result<
         (Key::DirectUdp, &policy.direct_udp),
         (Key::DirectHost, &policy.direct_host),
         (Key::Pool, &policy.pool),
+        (Key::Ro, &files.ro),
+        (Key::Rw, &files.rw),
     ];
     for (key, values) in lists {
         values.iter().try_for_each(|value| layer.flag(key, value))?;
@@ -43,6 +53,7 @@ fn flags(policy: &PolicyArguments, options: Option<&OptionArguments>) -> Result<
     single(Key::Proxy, &policy.proxy)?;
     single(Key::ProxyAt, &policy.proxy_at)?;
     single(Key::Dns, &policy.dns)?;
+    single(Key::Landlock, &files.landlock)?;
     if let Some(options) = options {
         single(Key::User, &options.user)?;
         single(Key::Name, &options.name)?;

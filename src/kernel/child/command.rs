@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -42,6 +43,14 @@ fn become_command(prepared: &Prepared, reaper: Pid) -> Result<(), Failure> {
     set_no_new_privs(true).at(Step::NoNewPrivileges)?;
     families::confine(&prepared.families).at(Step::Families)?;
     if let Some(ruleset) = &prepared.landlock {
+        if prepared.pid_namespace {
+            // This /proc was mounted after the ruleset had been made. One that a container masks is not there to be read.
+            match open(c"/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(proc) => sys::landlock_allow_reading(ruleset, proc).at(Step::Landlock)?,
+                Err(Errno::NOENT) => {}
+                Err(other) => return Err((Step::Landlock, other)),
+            }
+        }
         // After no_new_privs, which lets a process without CAP_SYS_ADMIN do it.
         sys::landlock_restrict_self(ruleset).at(Step::Landlock)?;
     }

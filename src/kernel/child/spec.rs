@@ -35,7 +35,7 @@ pub struct ChildSpec {
     /// A user namespace to put it in, the one that owns the network namespace: what it keeps of [`capabilities`](Self::capabilities) holds
     /// there and nowhere else.
     pub user_namespace: Option<Userns>,
-    /// A Landlock ruleset to restrict it with, as `landlock_create_ruleset(2)` made it.
+    /// A Landlock ruleset to restrict it with, as `landlock_create_ruleset(2)` made it. The /proc of a PID namespace of its own is added, for reading.
     pub landlock: Option<OwnedFd>,
     /// Standard input, output and error; `None` shares the caller's.
     pub stdio: [Option<OwnedFd>; 3],

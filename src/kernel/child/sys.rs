@@ -149,6 +149,29 @@ pub(in crate::kernel) fn wait_for(pidfd: impl AsFd) -> Option<i32> {
     }
 }
 
+/// Lets a Landlock ruleset read what lies beneath an open path.
+///
+/// # Kernel
+/// 5.13
+///
+/// # References
+/// `landlock_add_rule(2)`, `struct landlock_path_beneath_attr`
+pub(super) fn landlock_allow_reading(ruleset: impl AsFd, beneath: impl AsFd) -> Result<(), Errno> {
+    const RULE_PATH_BENEATH: libc::c_int = 1;
+    const EXECUTE_READ_FILE_READ_DIR: u64 = 1 << 0 | 1 << 2 | 1 << 3;
+    /// The kernel's struct is packed: an integer of 64 bits and one of 32.
+    #[repr(C, packed)]
+    struct PathBeneath {
+        allowed: u64,
+        parent: i32,
+    }
+    let rule = PathBeneath { allowed: EXECUTE_READ_FILE_READ_DIR, parent: beneath.as_fd().as_raw_fd() };
+    let ruleset = ruleset.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads one struct of this type, which outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &raw const rule, 0) })
+        .map(drop)
+}
+
 /// Restricts the calling thread with a Landlock ruleset.
 ///
 /// # Kernel

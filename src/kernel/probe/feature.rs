@@ -137,6 +137,12 @@ pub(super) const PID_NAMESPACE: Feature = optional(
     "`run` needs --share-pid",
     "CONFIG_PID_NS; in a container that masks parts of /proc: --security-opt systempaths=unconfined, or --share-pid",
 );
+pub(super) const LANDLOCK: Feature = optional(
+    "Landlock",
+    "keeping the command from files: --landlock, --ro, --rw",
+    "--landlock required fails, --landlock best-effort keeps it from no file",
+    "Linux 5.13 or later (6.2 to keep files from being truncated), CONFIG_SECURITY_LANDLOCK, and `landlock` in lsm=",
+);
 pub(super) const USER: Feature = optional(
     "becoming another user",
     "--user, and running as the user who called sudo",

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use self::feature as features;
 use super::child::{self, Child, ChildSpec, ExecError};
 use super::forwarding::{self, Forwarding};
+use super::landlock;
 use super::link::wire;
 use super::netns::Netns;
 use super::passwd::{self, User};
@@ -249,6 +250,12 @@ impl Probe {
         self.check(features::NO_NEW_PRIVS, given_up.map_err(|no| errno(no, "can't set no_new_privs")));
         let closed = child::close_ranges(&[(u32::MAX, u32::MAX)]);
         self.check(features::CLOSE_RANGE, closed.map_err(|no| errno(no, "can't close a range of file descriptors")));
+
+        let landlock = match landlock::version() {
+            Ok(version) => Outcome { detail: Some(format!("version {version}")), ..Outcome::yes() },
+            Err(reason) => Outcome::no(reason),
+        };
+        self.push(features::LANDLOCK, landlock);
 
         self.within(features::CHILD, scratch, |scratch| nearly_run(scratch, |spec| spec.pid_namespace = false));
         let runs = self.went_well();
