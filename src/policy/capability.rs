@@ -125,34 +125,6 @@ pub enum Capabilities {
     Keep(BTreeSet<Capability>),
 }
 
-impl Capabilities {
-    /// The capabilities themselves.
-    pub fn kept(&self) -> BTreeSet<Capability> {
-        const DEFAULT: [&str; 13] = [
-            "CHOWN",
-            "DAC_OVERRIDE",
-            "FOWNER",
-            "FSETID",
-            "KILL",
-            "SETGID",
-            "SETUID",
-            "SETPCAP",
-            "NET_BIND_SERVICE",
-            "SYS_CHROOT",
-            "MKNOD",
-            "AUDIT_WRITE",
-            "SETFCAP",
-        ];
-        match self {
-            Capabilities::Default => {
-                Capability::all().filter(|capability| DEFAULT.contains(&capability.name())).collect()
-            }
-            Capabilities::None => BTreeSet::new(),
-            Capabilities::Keep(kept) => kept.clone(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,15 +158,5 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Capability>().unwrap_err().reason.as_deref(), Some(reason), "{text}");
         }
-    }
-
-    #[test]
-    fn the_default_has_no_way_to_the_wire() {
-        let kept = Capabilities::Default.kept();
-        assert_eq!(kept.len(), 13);
-        for name in ["NET_RAW", "NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "BPF", "PERFMON", "SYS_MODULE"] {
-            assert!(!kept.contains(&name.parse().unwrap()), "{name}");
-        }
-        assert!(Capabilities::None.kept().is_empty());
     }
 }

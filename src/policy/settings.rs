@@ -327,7 +327,8 @@ mod tests {
         assert_eq!(allow, ["x", "203.0.113.9"]);
         let env: Vec<_> = run.env.iter().map(|variable| variable.value.to_string()).collect();
         assert_eq!(env, ["A=3", "B=2"]);
-        assert_eq!(run.capabilities.value.kept().len(), 1);
+        let kill = "KILL".parse().unwrap();
+        assert_eq!(run.capabilities.value, Capabilities::Keep([kill].into()));
     }
 
     #[test]
