@@ -6,6 +6,8 @@
 
 pub mod audit;
 #[cfg(feature = "sandbox")]
+pub mod dns;
+#[cfg(feature = "sandbox")]
 pub mod doctor;
 mod error;
 pub mod kernel;
@@ -24,4 +26,4 @@ pub mod wire;
 
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "sandbox")]
-pub use sandbox::{Command, Host, Running, Sandbox, SandboxOptions, plan};
+pub use sandbox::{Command, Control, Entry, Host, RemoteControl, Running, Sandbox, SandboxOptions, plan};

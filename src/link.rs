@@ -136,6 +136,11 @@ pub struct VethPair {
 }
 
 impl VethPair {
+    /// Whether an interface is called as the host's ends of sandboxes' wires are, those of other supervisors included.
+    pub fn is_host_end(name: &str) -> bool {
+        name.strip_prefix("rf").is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
+
     /// Link-layer address of the host's end.
     pub fn host_mac(&self) -> [u8; 6] {
         mac(self.addresses.host4)

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use ringfence::kernel::child::{Capabilities, Child, ChildSpec, ExecError, ExitStatus, Signal, forward_signals};
+use ringfence::kernel::child::{Capabilities, Child, ChildSpec, Cover, ExecError, ExitStatus, Signal, forward_signals};
 use ringfence::kernel::guard::{Guard, Undo};
 use ringfence::kernel::passwd::User;
 use ringfence::policy::Capability;
@@ -957,4 +957,54 @@ fn loopback_up() -> Undo {
     message.extend(1u32.to_ne_bytes()); // IFF_UP
     message.extend(1u32.to_ne_bytes()); // change
     Undo::Netlink { socket, message }
+}
+
+#[test]
+fn what_is_covered_looks_otherwise_to_the_command_and_to_nobody_else() {
+    let netns = netns_or_skip!();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("file"), "host\n").unwrap();
+    std::os::unix::fs::symlink("file", at("link")).unwrap();
+    std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+    std::fs::create_dir(at("full")).unwrap();
+    std::fs::write(at("full/socket"), "").unwrap();
+    let file = |name: &str| Cover::File { path: at(name), content: format!("own {name}\n").into_bytes() };
+    let mut spec = sh("cd $0; cat file link dangling; ls full; ls; echo written > file; cat file; umask");
+    spec.args.push(folder.path().into());
+    let mut shared = sh("cat $0/file; ls -A /proc/self/ns/pid");
+    shared.args.push(folder.path().into());
+    (shared.covers, shared.pid_namespace) = (vec![file("file")], false);
+    assert_eq!(run(&netns, shared).1, "own file\n/proc/self/ns/pid\n");
+    let mut many = sh("cat $0/file");
+    many.args.push(folder.path().into());
+    many.covers = vec![file("file"); 32];
+    assert_eq!(run(&netns, many).1, "own file\n");
+    // Neither what is not there nor what is something else is made.
+    let nothing = |name: &str| Cover::Nothing { path: at(name) };
+    spec.covers = vec![
+        file("file"),
+        file("link"),
+        file("dangling"),
+        file("absent"),
+        file("full"),
+        nothing("full"),
+        nothing("file"),
+    ];
+    let (status, said) = run(&netns, spec);
+    assert!(status.success(), "{status:?} {said}");
+    assert!(said.starts_with("own file\nown link\nown dangling\ndangling\nfile\nfull\nlink\nwritten\n"), "{said}");
+    assert_eq!(std::fs::read_to_string(at("file")).unwrap(), "host\n");
+    assert_eq!(std::fs::read_to_string(at("link")).unwrap(), "host\n");
+    assert!(at("full/socket").exists() && !at("dangling").exists() && !at("absent").exists());
+
+    for (covers, expected) in [
+        (vec![file("file"); 33], "33 paths can't be covered: 32 can at most"),
+        (vec![Cover::Nothing { path: "relative".into() }], "`relative` can't be covered: it is no absolute path"),
+        (vec![Cover::Nothing { path: "/".into() }], "`/` can't be covered: it is no absolute path"),
+    ] {
+        let mut spec = sh("true");
+        spec.covers = covers;
+        assert_eq!(Child::spawn(netns.as_fd(), spec).unwrap_err().to_string(), expected);
+    }
 }

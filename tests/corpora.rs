@@ -87,4 +87,4 @@ macro_rules! replays {
     };
 }
 
-replays!(netlink nftables transaction json policy toml variables passwd proxy packet nflog);
+replays!(netlink nftables transaction json policy toml variables passwd proxy packet nflog dns);

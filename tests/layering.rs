@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Floor of each module of the library.
-const FLOORS: [(&str, u8); 12] = [
+const FLOORS: [(&str, u8); 13] = [
     ("error", 0),
     ("link", 0),
     ("policy", 0),
@@ -20,15 +20,17 @@ const FLOORS: [(&str, u8); 12] = [
     ("kernel", 2),
     ("nflog", 3),
     ("proxy", 3),
+    ("dns", 3),
     ("sandbox", 4),
 ];
 
 /// Imports within a floor, and why each is there.
-const WITHIN: [(&str, &str); 9] = [
+const WITHIN: [(&str, &str); 10] = [
     ("wire", "link"),   // what the bytes stand for
     ("link", "nft"),    // interface names
     ("policy", "link"), // the address pool
     ("wire", "nft"),    // what the bytes stand for
+    ("dns", "proxy"),   // answers what the proxy asks
     ("link", "error"),
     ("policy", "error"),
     ("nft", "error"),

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -264,6 +264,26 @@ fn serve(address: SocketAddr, answer: &'static str) -> SocketAddr {
     bound
 }
 
+/// A name server that knows one address, for every name, for as long as the test lives.
+fn serve_names(at: SocketAddr, address: Ipv4Addr) {
+    let socket = UdpSocket::bind(at).unwrap();
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut question) {
+            // Name, kind and class; what follows is the option record.
+            let end = 12 + question[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+            let is_a = question[end - 4..end - 2] == [0, 1];
+            let mut answer = question[..end.min(length)].to_vec();
+            answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+            if is_a {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+                answer.extend(address.octets());
+            }
+            let _ = socket.send_to(&answer, client);
+        }
+    });
+}
+
 #[test]
 fn a_program_in_the_fence_reaches_what_the_policy_names_and_nothing_else() {
     let Some(image) = Image::new() else { return };
@@ -305,6 +325,16 @@ fn a_program_in_the_fence_reaches_what_the_policy_names_and_nothing_else() {
         assert!(status == 0 && answer.starts_with("HTTP/1.1 200") && answer.ends_with("web"), "{answer}");
         let (_, answer) = run(&allow, proxy, &get(other));
         assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+
+        // Names, too, without a C library's resolver, which would load libraries that are not here.
+        serve_names("127.0.0.53:53".parse().unwrap(), here4);
+        fs::create_dir(image.root.path().join("etc")).unwrap();
+        fs::write(image.root.path().join("etc/resolv.conf"), "nameserver 127.0.0.53\n").unwrap();
+        let name = format!("http://web.example:{}/", web.port());
+        let get = format!("GET {name} HTTP/1.1\r\nHost: web.example:{}\r\nConnection: close\r\n\r\n", web.port());
+        // The address as well, for it is this host's own.
+        let (status, answer) = run(&["--allow", "web.example", "--allow", &web.to_string()], proxy, &get);
+        assert!(status == 0 && answer.starts_with("HTTP/1.1 200") && answer.ends_with("web"), "{answer}");
 
         assert!(nftables::Socket::open().unwrap().tables().unwrap().is_empty());
     });

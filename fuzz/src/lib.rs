@@ -4,11 +4,13 @@
 //! makes up, `tests/corpora.rs` of the main package what is kept in `corpus/` and `crashes/`.
 
 mod bytes;
+mod dns;
 mod proxy;
 mod text;
 mod transaction;
 
 pub use bytes::{netlink, nflog, nftables, packet};
+pub use dns::dns;
 pub use proxy::proxy;
 pub use text::{json, passwd, policy, toml, variables};
 pub use transaction::transaction;
@@ -17,7 +19,7 @@ pub use transaction::transaction;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("netlink", netlink),
     ("nftables", nftables),
     ("transaction", transaction),
@@ -29,4 +31,5 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("proxy", proxy),
     ("packet", packet),
     ("nflog", nflog),
+    ("dns", dns),
 ];

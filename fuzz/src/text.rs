@@ -89,8 +89,8 @@ fn plan(policy: &Policy) {
     let name = |name| InterfaceName::new(name).expect("a short name");
     let answer: [IpAddr; 2] = [Ipv4Addr::new(203, 0, 113, 9).into(), Ipv6Addr::from_str("2001:db8::9").unwrap().into()];
     let names = policy.direct.iter().filter_map(|endpoint| match &endpoint.value.host {
-        Host::Name(name) => Some((name.clone(), answer.to_vec())),
-        Host::Address(_) => None,
+        EndpointHost::Pattern(HostPattern::Exact(name)) => Some((name.clone(), answer.to_vec())),
+        EndpointHost::Pattern(HostPattern::Below(_)) | EndpointHost::Address(_) => None,
     });
     let host = HostView {
         wire: VethPair { host: name("rf0"), sandbox: name("eth0"), addresses },
@@ -104,10 +104,11 @@ fn plan(policy: &Policy) {
         .direct
         .iter()
         .filter_map(|endpoint| match endpoint.value.host {
-            Host::Address(address) => Some(address),
-            Host::Name(_) => None,
+            EndpointHost::Address(address) => Some(address),
+            EndpointHost::Pattern(_) => None,
         })
         .chain(policy.proxy_at.iter().map(|at| at.value.address))
+        .chain(policy.dns.value.server().map(|server| server.ip()))
         .chain(answer)
         .collect();
     for to in &plan.direct {

@@ -2,9 +2,15 @@
 
 #[cfg(feature = "sandbox")]
 pub mod child;
+#[cfg(feature = "sandbox")]
+pub mod conntrack;
+#[cfg(feature = "sandbox")]
+mod dialogue;
 pub mod forwarding;
 #[cfg(feature = "sandbox")]
 pub mod guard;
+#[cfg(feature = "sandbox")]
+pub mod inet_diag;
 #[cfg(feature = "sandbox")]
 pub mod landlock;
 pub mod link;

@@ -237,4 +237,6 @@ pub mod ct_state {
     pub const RELATED: u32 = 4;
     /// Starts a flow.
     pub const NEW: u32 = 8;
+    /// Is not followed: by its kind, or because a rule said so.
+    pub const UNTRACKED: u32 = 64;
 }

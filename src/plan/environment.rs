@@ -1,10 +1,11 @@
 //! The environment of a fenced program: how it learns of its proxy, and what it may reach past it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::policy::{Endpoint, Host};
+use crate::policy::{Endpoint, EndpointHost, HostPattern, Transport};
 
 /// What is different in the child's environment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -47,10 +48,8 @@ pub(super) fn environment<'a>(
 /// Joins loopback, direct hosts and the user's own entries, each once, in that order.
 fn merge<'a>(direct: impl Iterator<Item = &'a Endpoint>, no_proxy: Option<&str>) -> String {
     let mut entries: Vec<String> = LOOPBACK.map(String::from).to_vec();
-    let hosts = direct.map(|endpoint| match &endpoint.host {
-        Host::Name(name) => name.as_str().to_owned(),
-        Host::Address(address) => address.to_string(),
-    });
+    // A proxy is asked for TCP alone.
+    let hosts = direct.filter(|to| to.transport == Transport::Tcp).flat_map(|to| spellings(&to.host));
     // Some programs part the list at commas, some at spaces too: what the user wrote is read both ways.
     let own = no_proxy.unwrap_or_default().split([',', ' ', '\t']).map(str::to_owned);
     for entry in hosts.chain(own) {
@@ -61,27 +60,40 @@ fn merge<'a>(direct: impl Iterator<Item = &'a Endpoint>, no_proxy: Option<&str>)
     entries.join(",")
 }
 
+/// The entries by which programs know a host. `docs/policy.md` says which program reads what.
+fn spellings(host: &EndpointHost) -> Vec<String> {
+    match host {
+        // With brackets for Python's urllib, without for all others.
+        EndpointHost::Address(IpAddr::V6(address)) => vec![address.to_string(), format!("[{address}]")],
+        EndpointHost::Address(address) => vec![address.to_string()],
+        EndpointHost::Pattern(HostPattern::Exact(name)) => vec![name.to_string()],
+        // Go alone takes `*.NAME`, and everybody takes this.
+        EndpointHost::Pattern(HostPattern::Below(name)) => vec![format!(".{name}")],
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU16;
-
     use super::*;
-    use crate::policy::Transport;
 
-    fn endpoint(address: &str) -> Endpoint {
-        Endpoint {
-            host: Host::Address(address.parse().unwrap()),
-            port: NonZeroU16::new(5432).unwrap(),
-            transport: Transport::Tcp,
-        }
+    fn endpoint(text: &str) -> Endpoint {
+        Endpoint::parse(text, Transport::Tcp).unwrap()
     }
 
     #[test]
     fn no_proxy_is_loopback_then_direct_then_the_users_own() {
-        let direct = [endpoint("203.0.113.9"), endpoint("2001:db8::9"), endpoint("203.0.113.9")];
+        let direct = [
+            endpoint("203.0.113.9:5432"),
+            endpoint("[2001:db8::9]:5432"),
+            endpoint("203.0.113.9:1"),
+            endpoint("*.example.com:1"),
+            endpoint("example.com:1"),
+            Endpoint::parse("198.51.100.123:123", Transport::Udp).unwrap(),
+        ];
         let environment =
             environment(Some("http://127.0.0.1:3128"), direct.iter(), Some(".corp.example, 203.0.113.9,"));
-        let expected = "localhost,127.0.0.1,::1,203.0.113.9,2001:db8::9,.corp.example";
+        let expected =
+            "localhost,127.0.0.1,::1,203.0.113.9,2001:db8::9,[2001:db8::9],.example.com,example.com,.corp.example";
         assert_eq!(environment.set["NO_PROXY"], expected);
         assert_eq!(environment.set["no_proxy"], expected);
         assert_eq!(environment.set["https_proxy"], "http://127.0.0.1:3128");

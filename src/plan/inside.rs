@@ -6,11 +6,11 @@
 use crate::link::VethPair;
 use crate::nft::{
     BaseChain, Chain, ChainName, ChainPolicy, ChainType, CmpOp, Data, Datatype, Element, Family, Field, Hook,
-    InterfaceName, KeyType, Log, NameError, Priority, Reject, RejectCode, Rule, Ruleset, Set, SetFlags, SetName, Table,
-    TableFlags, TableId, TableName, Verdict,
+    InterfaceName, KeyType, Log, NameError, Object, Priority, Reject, RejectCode, Rule, Ruleset, Set, SetFlags,
+    SetName, Table, TableFlags, TableId, TableName, Transaction, Verb, Verdict, ct_state,
 };
 
-use super::{DirectAddress, PlanError};
+use super::{DirectAddress, Open, PlanError};
 
 /// The nflog group that refused packets of a sandbox go to. Groups belong to a network namespace, so one number serves all.
 pub const NFLOG_GROUP: u16 = 1;
@@ -38,14 +38,68 @@ pub(super) const EXTENSION_HEADERS: [u8; 4] = [0, 43, 44, 60];
 const KERNEL_CHATTER: [u8; 4] = [133, 131, 132, 143];
 
 /// Compiles the fence inside: an inet table with the output hook, and a netdev table with the egress hook of the wire.
-pub(super) fn ruleset(pair: &VethPair, direct: &[DirectAddress]) -> Result<Ruleset, PlanError> {
+pub(super) fn ruleset(pair: &VethPair, open: &[Open], audit: bool) -> Result<Ruleset, PlanError> {
     let mut ruleset = Ruleset::default();
-    inet(&mut ruleset, direct)?;
+    inet(&mut ruleset, open, audit)?;
     egress(&mut ruleset, pair)?;
     Ok(ruleset)
 }
 
-fn inet(ruleset: &mut Ruleset, direct: &[DirectAddress]) -> Result<(), PlanError> {
+/// The elements of the sets of direct endpoints inside, set by set.
+fn elements(open: &[Open]) -> Result<Vec<(SetName, Vec<Element>)>, PlanError> {
+    let mut sets = Vec::new();
+    for (name, v4) in [("direct4", true), ("direct6", false)] {
+        let here = open.iter().filter(|open| open.to.address.is_ipv4() == v4);
+        let elements = here.map(|open| Ok(Element { timeout: open.timeout, ..Element::new(open.to.key()?) }));
+        let elements = elements.collect::<Result<Vec<_>, PlanError>>()?;
+        if !elements.is_empty() {
+            sets.push((SetName::new(name)?, elements));
+        }
+    }
+    Ok(sets)
+}
+
+/// The transaction that closes and opens direct endpoints inside a sandbox, whatever of it was open before.
+///
+/// # Errors
+///
+/// [`PlanError`] never comes from keys of these lengths; it is there so that nothing here can panic.
+pub fn change_inside(close: &[DirectAddress], open: &[Open]) -> Result<Transaction, PlanError> {
+    let table = TableId { family: Family::Inet, name: TableName::new("ringfence")? };
+    Ok(change(&table, elements(&replaced(close, open))?, elements(open)?))
+}
+
+/// What has to be taken out: what is closed, and what is opened with another time-out than it has.
+pub(super) fn replaced(close: &[DirectAddress], open: &[Open]) -> Vec<Open> {
+    let close = close.iter().map(|to| Open { to: *to, timeout: None, there: true });
+    close.chain(open.iter().filter(|open| open.there).copied()).collect()
+}
+
+/// The transaction that takes elements out of sets, whether they are there or not, and puts others in.
+///
+/// An element that is there keeps its time-out when it is added again, and one that has just run out is an error to delete. So what is taken out is
+/// added first, which makes sure that it is there. Packets see the state before all of that, or the one after.
+pub(super) fn change(
+    table: &TableId,
+    close: Vec<(SetName, Vec<Element>)>,
+    open: Vec<(SetName, Vec<Element>)>,
+) -> Transaction {
+    let mut transaction = Transaction::new();
+    let mut push = |verb, set: &SetName, elements: &[Element]| {
+        let (table, set, elements) = (table.clone(), set.clone(), elements.to_vec());
+        transaction.push(verb, Object::Elements { table, set, elements });
+    };
+    for (set, elements) in &close {
+        push(Verb::Add, set, elements);
+        push(Verb::Delete, set, elements);
+    }
+    for (set, elements) in &open {
+        push(Verb::Add, set, elements);
+    }
+    transaction
+}
+
+fn inet(ruleset: &mut Ruleset, open: &[Open], audit: bool) -> Result<(), PlanError> {
     let table = table(ruleset, Family::Inet)?;
     let (direct4, direct6) = (SetName::new("direct4")?, SetName::new("direct6")?);
     for (name, address) in [(&direct4, Datatype::Ipv4Addr), (&direct6, Datatype::Ipv6Addr)] {
@@ -53,18 +107,15 @@ fn inet(ruleset: &mut Ruleset, direct: &[DirectAddress]) -> Result<(), PlanError
             table: table.clone(),
             name: name.clone(),
             key: KeyType(vec![address, Datatype::InetProto, Datatype::InetService]),
-            flags: SetFlags::default(),
+            // An address of a name stays as long as its answer holds.
+            flags: SetFlags { timeout: true, ..SetFlags::default() },
             timeout: None,
             size: None,
             comment: None,
         });
     }
-    for (name, v4) in [(&direct4, true), (&direct6, false)] {
-        let here = direct.iter().filter(|to| to.address.is_ipv4() == v4);
-        let elements = here.map(|to| to.key().map(Element::new)).collect::<Result<Vec<_>, _>>()?;
-        if !elements.is_empty() {
-            ruleset.elements.push((table.clone(), name.clone(), elements));
-        }
+    for (name, elements) in elements(open)? {
+        ruleset.elements.push((table.clone(), name, elements));
     }
 
     let output = base(ruleset, &table, "output", Hook::Output, None)?;
@@ -130,17 +181,32 @@ fn inet(ruleset: &mut Ruleset, direct: &[DirectAddress]) -> Result<(), PlanError
     }
     rule(at(&output).verdict(Verdict::Goto(refuse.clone())));
 
-    // Each protocol is refused by what makes its callers fail at once. An ICMP error would leave a TCP connect waiting
-    // for a second; a reset ends it in microseconds.
-    for (protocol, prefix, reject) in [
-        (TCP, "bypass-tcp", Reject::TcpReset),
-        (UDP, "bypass-udp", Reject::Icmpx(RejectCode::PortUnreachable)),
-        (ICMP, "bypass-icmp", Reject::Icmpx(RejectCode::AdminProhibited)),
-        (ICMPV6, "bypass-icmpv6", Reject::Icmpx(RejectCode::AdminProhibited)),
-    ] {
-        rule(at(&refuse).l4proto(protocol).log(log(prefix)).counter().reject(reject));
+    if audit {
+        // The one place where an audit differs: what would be refused is logged and passes. Conntrack, which nothing else inside needs, tells
+        // a flow's beginning, so that a download is a line and not a million.
+        let begins = ct_state::NEW | ct_state::INVALID | ct_state::UNTRACKED;
+        for (protocol, prefix) in
+            [(TCP, "audit-tcp"), (UDP, "audit-udp"), (ICMP, "audit-icmp"), (ICMPV6, "audit-icmpv6")]
+        {
+            let logged = at(&refuse).l4proto(protocol).ct_state(begins).log(log(prefix)).counter();
+            rule(logged.verdict(Verdict::Accept));
+            rule(at(&refuse).l4proto(protocol).counter().verdict(Verdict::Accept));
+        }
+        rule(at(&refuse).ct_state(begins).log(log("audit-other")).counter().verdict(Verdict::Accept));
+        rule(at(&refuse).counter().verdict(Verdict::Accept));
+    } else {
+        // Each protocol is refused by what makes its callers fail at once. An ICMP error would leave a TCP connect waiting
+        // for a second; a reset ends it in microseconds.
+        for (protocol, prefix, reject) in [
+            (TCP, "bypass-tcp", Reject::TcpReset),
+            (UDP, "bypass-udp", Reject::Icmpx(RejectCode::PortUnreachable)),
+            (ICMP, "bypass-icmp", Reject::Icmpx(RejectCode::AdminProhibited)),
+            (ICMPV6, "bypass-icmpv6", Reject::Icmpx(RejectCode::AdminProhibited)),
+        ] {
+            rule(at(&refuse).l4proto(protocol).log(log(prefix)).counter().reject(reject));
+        }
+        rule(at(&refuse).log(log("bypass-other")).counter().reject(Reject::Icmpx(RejectCode::AdminProhibited)));
     }
-    rule(at(&refuse).log(log("bypass-other")).counter().reject(Reject::Icmpx(RejectCode::AdminProhibited)));
     // No answer: a reset or an ICMP error needs a whole and ordinary packet to answer to.
     rule(at(&malformed).log(log("bypass-malformed")).counter().verdict(Verdict::Drop));
     // A sandbox is no router. Without this, a packet sent into the loopback interface with somebody else's address

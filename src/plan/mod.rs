@@ -10,26 +10,37 @@ mod inside;
 mod outside;
 mod show;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::link::{Pool, VethPair};
 use crate::nft::{DataTooLong, NameError, Ruleset};
 use crate::policy::{
-    AllowEntry, DnsMode, DnsName, Endpoint, Host, Origin, Policy, ProxyAt, ProxyUrl, Sourced, Transport, special,
+    AllowEntry, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, HostPattern, Origin, PatternMap, Policy, ProxyAt,
+    ProxyUrl, Sourced, Transport, special,
 };
 
 pub use environment::Environment;
 pub use files::{FileAccess, FileRule, Files};
-pub use inside::NFLOG_GROUP;
+pub use inside::{NFLOG_GROUP, change_inside};
 pub use outside::{Outside, TABLE_PREFIX, uplinks};
 pub use show::Format;
 
 /// Port on which the built-in proxy listens, on the sandbox's own loopback.
 pub const PROXY_PORT: u16 = 3128;
+
+/// How often a name is asked for where ringfence itself resolves names, and nobody says how long an answer holds.
+pub const REFRESH: Duration = Duration::from_secs(30);
+
+/// How long an answer is taken to hold there: until the next time, and while it is asked.
+pub const HELD: Duration = Duration::from_secs(40);
+
+/// How much longer than promised the kernel keeps an address of a name: the time to find out whether a flow to it lives.
+pub const SLACK: Duration = Duration::from_secs(2);
 
 /// What a plan needs to know of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,14 +51,25 @@ pub struct HostView {
     pub host_index: u32,
     /// What tells this supervisor's table from another's.
     pub table_suffix: String,
-    /// The addresses of every name among the direct endpoints, as the host resolved them.
+    /// Names of direct endpoints and their addresses as far as they are known beforehand: under the built-in resolver what the host's
+    /// `/etc/hosts` says, otherwise those of every name, as the host resolved them.
     pub resolved: BTreeMap<DnsName, Vec<IpAddr>>,
     /// The user's own `NO_PROXY`.
     pub no_proxy: Option<String>,
 }
 
-/// A direct endpoint at one address.
+/// An address of a name, and the endpoint that it is open for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct NamedAddress {
+    /// Where.
+    #[serde(flatten)]
+    pub to: DirectAddress,
+    /// The name that led there.
+    pub name: DnsName,
+}
+
+/// A direct endpoint at one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct DirectAddress {
     /// Address.
     pub address: IpAddr,
@@ -85,12 +107,20 @@ pub struct Plan {
     pub wire: VethPair,
     /// Who answers questions about names inside.
     pub dns: Sourced<DnsMode>,
+    /// Whether everything passes, and what would be refused is told.
+    pub audit: Sourced<bool>,
     /// Where requests go.
     pub proxy: ProxyPlan,
     /// Direct endpoints, as the policy names them.
     pub endpoints: Vec<Sourced<Endpoint>>,
-    /// Direct endpoints, by address: the list that both rulesets are compiled from.
+    /// Direct endpoints, by address, that are open from the start and stay so: the list that both rulesets are compiled from.
     pub direct: Vec<DirectAddress>,
+    /// Addresses of names that are open from the start, and for as long as their answer holds.
+    pub named: Vec<NamedAddress>,
+    /// How long an address of a name stays open after its answer has run out.
+    pub dns_grace: Sourced<DnsGrace>,
+    /// Names whose addresses may be private, though they look public.
+    pub private_names: Vec<Sourced<HostPattern>>,
     /// Whether packets of the sandbox are forwarded at all, and of which family.
     pub forwarding: Forwarded,
     /// The ruleset of the sandbox's namespace.
@@ -124,15 +154,17 @@ pub enum PlanError {
         /// The name.
         name: DnsName,
     },
-    /// An address that a direct endpoint can't have, as it would be the sandbox's own or nobody's.
-    #[error("{origin}: `{name}` resolves to {address}, which can't be reached from a sandbox")]
-    Unreachable {
+    /// An address that whoever answers for a name must not open.
+    #[error("{origin}: `{name}` resolves to {address}, {class}, which a name may not open")]
+    Special {
         /// Where the name stood.
         origin: Origin,
         /// The name.
         name: DnsName,
         /// What it resolved to.
         address: IpAddr,
+        /// What that is, with its article.
+        class: &'static str,
     },
     /// A name that the kernel would not take.
     #[error(transparent)]
@@ -148,7 +180,17 @@ impl From<PlanError> for crate::Error {
             PlanError::Unresolved { .. } => crate::ErrorKind::Resolve,
             _ => crate::ErrorKind::Policy,
         };
-        crate::Error::new(kind, error.to_string())
+        let advice = match &error {
+            PlanError::Special { name, address, .. } if special::refused_to_name(*address, true).is_none() => {
+                Some(format!("if that is meant: --private-name {name}"))
+            }
+            _ => None,
+        };
+        let error = crate::Error::new(kind, error.to_string());
+        match advice {
+            Some(advice) => error.hint(advice),
+            None => error,
+        }
     }
 }
 
@@ -157,28 +199,22 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`PlanError`] when a name among the direct endpoints has no address in `host`, or one that can't be reached.
+    /// [`PlanError`] when a name among the direct endpoints has an address in `host` that a name may not open, or, without the built-in
+    /// resolver, none at all.
     pub fn new(policy: &Policy, host: &HostView) -> Result<Plan, PlanError> {
         let proxy = proxy(policy);
-        let mut direct = Vec::new();
-        for endpoint in &policy.direct {
-            for address in addresses(endpoint, host)? {
-                let Endpoint { transport, port, .. } = endpoint.value;
-                direct.push(DirectAddress { address, transport, port });
-            }
-        }
-        if let ProxyPlan::At(Sourced { value: ProxyAt { address, port }, .. }) = &proxy {
-            direct.push(DirectAddress { address: *address, transport: Transport::Tcp, port: *port });
-        }
-        direct.sort();
-        direct.dedup();
+        let (direct, named) = endpoints(policy, host)?;
+        let open = opened(&direct, &named, policy.dns_grace.value);
+        // Whatever a name may yet lead to is routed by rules that stand beforehand.
+        let audit = policy.audit.value;
+        let anywhere = audit || policy.has_direct_names();
 
         let outside = Outside::new(&host.table_suffix)?;
-        let mut ruleset = if direct.is_empty() { outside.ruleset()? } else { outside.routing_ruleset()? };
+        let mut ruleset = if open.is_empty() && !anywhere { outside.ruleset()? } else { outside.routing_ruleset()? };
         let (chain, rule) = outside.wire(&host.wire.host)?;
         ruleset.chains.push(chain);
         ruleset.rules.push(rule);
-        for (set, elements) in outside.sandbox(host.host_index, &host.wire.addresses, &direct)? {
+        for (set, elements) in outside.sandbox(host.host_index, &host.wire.addresses, &open, audit)? {
             ruleset.elements.push((outside.table().clone(), set, elements));
         }
         let url = match &proxy {
@@ -195,58 +231,139 @@ impl Plan {
             pool: policy.pool.clone(),
             wire: host.wire.clone(),
             dns: policy.dns.clone(),
+            audit: policy.audit.clone(),
             proxy,
             endpoints: policy.direct.clone(),
             forwarding: Forwarded {
-                v4: direct.iter().any(|to| to.address.is_ipv4()),
-                v6: direct.iter().any(|to| to.address.is_ipv6()),
+                v4: anywhere || direct.iter().any(|to| to.address.is_ipv4()),
+                v6: anywhere || direct.iter().any(|to| to.address.is_ipv6()),
             },
-            inside: inside::ruleset(&host.wire, &direct)?,
+            inside: inside::ruleset(&host.wire, &open, audit)?,
             outside: ruleset,
             environment,
             files: None,
             direct,
+            named,
+            dns_grace: policy.dns_grace.clone(),
+            private_names: policy.private_names.clone(),
         })
     }
+}
+
+impl Plan {
+    /// The addresses that the policy itself names, and that have to be reachable.
+    pub fn by_address(&self) -> BTreeSet<IpAddr> {
+        let mut all: BTreeSet<IpAddr> = self.dns.value.server().map(|server| server.ip()).into_iter().collect();
+        if let ProxyPlan::At(at) = &self.proxy {
+            all.insert(at.value.address);
+        }
+        all.extend(self.endpoints.iter().filter_map(|to| match to.value.host {
+            EndpointHost::Address(address) => Some(address),
+            EndpointHost::Pattern(_) => None,
+        }));
+        all
+    }
+
+    /// The elements of direct endpoints that both rulesets begin with.
+    pub fn opened(&self) -> Vec<Open> {
+        opened(&self.direct, &self.named, self.dns_grace.value)
+    }
+}
+
+/// Both lists as one. An address that stays needs no time-out from a name that leads there, too.
+fn opened(direct: &[DirectAddress], named: &[NamedAddress], grace: DnsGrace) -> Vec<Open> {
+    let mut passing: Vec<DirectAddress> = named.iter().map(|named| named.to).collect();
+    passing.dedup();
+    passing.retain(|to| direct.binary_search(to).is_err());
+    let timeout = Some(HELD + grace.duration() + SLACK);
+    let stay = direct.iter().map(|to| Open { to: *to, timeout: None, there: false });
+    stay.chain(passing.into_iter().map(|to| Open { to, timeout, there: false })).collect()
 }
 
 fn proxy(policy: &Policy) -> ProxyPlan {
     if let Some(at) = &policy.proxy_at {
         return ProxyPlan::At(at.clone());
     }
-    if policy.allow.is_empty() && policy.proxy.is_none() {
+    // An audit has one in any case: a program that can be told to ask for names shall do so.
+    if policy.allow.is_empty() && policy.proxy.is_none() && !policy.audit.value {
         return ProxyPlan::None;
     }
     ProxyPlan::BuiltIn {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, PROXY_PORT)),
         // With an upstream and no list of our own, the upstream alone decides.
-        allow: if policy.allow.is_empty() { None } else { Some(policy.allow.clone()) },
+        allow: if policy.allow.is_empty() && policy.proxy.is_some() { None } else { Some(policy.allow.clone()) },
         upstream: policy.proxy.clone(),
     }
 }
 
-/// The addresses of one endpoint.
-fn addresses(endpoint: &Sourced<Endpoint>, host: &HostView) -> Result<Vec<IpAddr>, PlanError> {
-    let name = match &endpoint.value.host {
-        Host::Address(address) => return Ok(vec![*address]),
-        Host::Name(name) => name,
-    };
-    let origin = || endpoint.origin.clone();
-    let found = host.resolved.get(name).map(Vec::as_slice).unwrap_or_default();
-    if found.is_empty() {
-        return Err(PlanError::Unresolved { origin: origin(), name: name.clone() });
-    }
-    let canonical: Vec<IpAddr> = found.iter().map(IpAddr::to_canonical).collect();
-    match canonical.iter().find(|address| !reachable_by_name(address)) {
-        Some(address) => Err(PlanError::Unreachable { origin: origin(), name: name.clone(), address: *address }),
-        None => Ok(canonical),
-    }
+/// An element of the sets of direct endpoints, and for how long it stays; for good without a time-out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    /// Where to.
+    pub to: DirectAddress,
+    /// For how long, counted from the commit.
+    pub timeout: Option<Duration>,
+    /// It may be there already, with another time-out.
+    pub there: bool,
 }
 
-/// Whether a name may lead there. A private address may be what a name is for; an address that means something else on every host,
-/// a cloud's metadata service among them, is what somebody who answers for a name would like to open.
-fn reachable_by_name(address: &IpAddr) -> bool {
-    use special::Class::{Broadcast, LinkLocal, Loopback, Metadata, Multicast, Unspecified};
-    let refused = [Broadcast, LinkLocal, Loopback, Metadata, Multicast, Unspecified];
-    special::class(*address).is_none_or(|class| !refused.contains(&class))
+/// What is open from the start: for good, and for a time. Both sorted, each once.
+fn endpoints(policy: &Policy, host: &HostView) -> Result<(Vec<DirectAddress>, Vec<NamedAddress>), PlanError> {
+    let mut direct = permanent(policy);
+    let mut named = Vec::new();
+    let mut patterns = PatternMap::default();
+    let built_in = policy.dns.value.is_built_in();
+    for Sourced { value: Endpoint { host: to, port, transport }, origin } in &policy.direct {
+        let EndpointHost::Pattern(pattern) = to else { continue };
+        let exact = matches!(pattern, HostPattern::Exact(_));
+        patterns.insert(pattern, (*port, *transport, origin, exact));
+        match pattern {
+            HostPattern::Exact(name) if !built_in && host.resolved.get(name).is_none_or(Vec::is_empty) => {
+                return Err(PlanError::Unresolved { origin: origin.clone(), name: name.clone() });
+            }
+            HostPattern::Exact(_) | HostPattern::Below(_) => {}
+        }
+    }
+    for (name, addresses) in &host.resolved {
+        for (port, transport, origin, exact) in patterns.matching(name) {
+            for address in addresses.iter().map(IpAddr::to_canonical) {
+                // The host's own file is its administrator's word.
+                let private = built_in || policy.may_be_private(name);
+                if let Some(class) = special::refused_to_name(address, private) {
+                    // What a wildcard happens to cover is not what was meant: the host itself is in its own file.
+                    if !exact {
+                        continue;
+                    }
+                    let (origin, name) = ((*origin).clone(), name.clone());
+                    return Err(PlanError::Special { origin, name, address, class: class.name() });
+                }
+                let to = DirectAddress { address, transport: *transport, port: *port };
+                if built_in { direct.push(to) } else { named.push(NamedAddress { to, name: name.clone() }) }
+            }
+        }
+    }
+    direct.sort();
+    direct.dedup();
+    named.sort();
+    named.dedup();
+    Ok((direct, named))
+}
+
+/// What a policy opens by address: direct endpoints, a proxy at an address, a resolver that is asked without us.
+pub fn permanent(policy: &Policy) -> Vec<DirectAddress> {
+    let by_address = policy.direct.iter().filter_map(|Sourced { value, .. }| match value.host {
+        EndpointHost::Address(address) => Some(DirectAddress { address, transport: value.transport, port: value.port }),
+        EndpointHost::Pattern(_) => None,
+    });
+    let proxy = policy.proxy_at.iter().map(|Sourced { value: ProxyAt { address, port }, .. }| DirectAddress {
+        address: *address,
+        transport: Transport::Tcp,
+        port: *port,
+    });
+    let mut all: Vec<DirectAddress> = by_address.chain(proxy).collect();
+    if let DnsMode::Server { address, port } = policy.dns.value {
+        // Long answers come by TCP.
+        all.extend([Transport::Udp, Transport::Tcp].map(|transport| DirectAddress { address, transport, port }));
+    }
+    all
 }

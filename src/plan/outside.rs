@@ -12,8 +12,8 @@ use crate::nft::{
     SetName, Table, TableFlags, TableId, TableName, Transaction, Verb, Verdict, ct_state,
 };
 
-use super::inside::{EXTENSION_HEADERS, ICMP, ICMPV6, ND_NEIGHBOR_ADVERT, ND_NEIGHBOR_SOLICIT, TCP, UDP};
-use super::{DirectAddress, PlanError};
+use super::inside::{self, EXTENSION_HEADERS, ICMP, ICMPV6, ND_NEIGHBOR_ADVERT, ND_NEIGHBOR_SOLICIT, TCP, UDP};
+use super::{DirectAddress, Open, PlanError};
 
 /// What every supervisor's table is called, before the part that tells one from the other.
 pub const TABLE_PREFIX: &str = "ringfence-";
@@ -32,6 +32,7 @@ pub struct Outside {
     direct6: SetName,
     uplinks4: SetName,
     uplinks6: SetName,
+    audited: SetName,
     forward: ChainName,
     arrived: ChainName,
     from_sandbox: ChainName,
@@ -55,6 +56,7 @@ impl Outside {
             direct6: SetName::new("direct6")?,
             uplinks4: uplinks(true)?,
             uplinks6: uplinks(false)?,
+            audited: SetName::new("audited")?,
             forward: ChainName::new("forward")?,
             arrived: ChainName::new("arrived")?,
             from_sandbox: ChainName::new("from-sandbox")?,
@@ -92,12 +94,15 @@ impl Outside {
             // Also a note to other supervisors on this host, which goes with the table.
             (&self.uplinks4, vec![Datatype::IfaceIndex]),
             (&self.uplinks6, vec![Datatype::IfaceIndex]),
+            // Those of the links from which everything passes, for somebody wants to know what there is.
+            (&self.audited, vec![Datatype::IfaceIndex]),
         ] {
             ruleset.sets.push(Set {
                 table: self.table.clone(),
                 name: name.clone(),
                 key: KeyType(fields),
-                flags: SetFlags::default(),
+                // An address of a name stays as long as its answer holds.
+                flags: SetFlags { timeout: name == &self.direct4 || name == &self.direct6, ..SetFlags::default() },
                 timeout: None,
                 size: None,
                 comment: None,
@@ -185,6 +190,7 @@ impl Outside {
                     .verdict(Verdict::Accept),
             );
         }
+        rule(at(&self.from_sandbox).in_set(&[Field::IIF], &self.audited, false)?.counter().verdict(Verdict::Accept));
         rule(at(&self.from_sandbox).verdict(Verdict::Goto(self.refuse.clone())));
         rule(at(&self.refuse).l4proto(TCP).counter().reject(Reject::TcpReset));
         rule(at(&self.refuse).l4proto(UDP).counter().reject(Reject::Icmpx(RejectCode::PortUnreachable)));
@@ -234,6 +240,13 @@ impl Outside {
                     .verdict(Verdict::Accept),
             );
         }
+        rules.push(
+            at(&self.to_sandbox)
+                .in_set(&[Field::OIF], &self.audited, false)?
+                .ct_state(ct_state::ESTABLISHED | ct_state::RELATED)
+                .counter()
+                .verdict(Verdict::Accept),
+        );
         for (icmp, family) in [(ICMP, Family::Ip), (ICMPV6, Family::Ip6)] {
             rules.push(
                 at(&self.to_sandbox)
@@ -320,25 +333,50 @@ impl Outside {
         &self,
         host_index: u32,
         addresses: &Addresses,
-        direct: &[DirectAddress],
+        open: &[Open],
+        audit: bool,
     ) -> Result<Vec<(SetName, Vec<Element>)>, DataTooLong> {
         let index = Data::native32(host_index);
         let key = |fields: &[Data]| Data::concat(fields).map(Element::new);
+        let mut sets = vec![
+            (self.source4.clone(), vec![key(&[index.clone(), Data::ipv4(addresses.sandbox4)])?]),
+            (self.source6.clone(), vec![key(&[index.clone(), Data::ipv6(addresses.sandbox6)])?]),
+        ];
+        sets.extend(self.direct(host_index, open)?);
+        if audit {
+            sets.push((self.audited.clone(), vec![Element::new(index.clone())]));
+        }
+        sets.push((self.links.clone(), vec![Element::new(index)]));
+        Ok(sets)
+    }
+
+    /// The elements of a sandbox's direct endpoints, set by set.
+    fn direct(&self, host_index: u32, open: &[Open]) -> Result<Vec<(SetName, Vec<Element>)>, DataTooLong> {
         let mut direct4 = Vec::new();
         let mut direct6 = Vec::new();
-        for to in direct {
+        for Open { to, timeout, .. } in open {
             let [address, protocol, port] = to.fields();
-            let element = key(&[index.clone(), address, protocol, port])?;
+            let key = Data::concat(&[Data::native32(host_index), address, protocol, port])?;
+            let element = Element { timeout: *timeout, ..Element::new(key) };
             if to.address.is_ipv4() { direct4.push(element) } else { direct6.push(element) }
         }
-        let sets = [
-            (&self.source4, vec![key(&[index.clone(), Data::ipv4(addresses.sandbox4)])?]),
-            (&self.source6, vec![key(&[index.clone(), Data::ipv6(addresses.sandbox6)])?]),
-            (&self.direct4, direct4),
-            (&self.direct6, direct6),
-            (&self.links, vec![Element::new(index.clone())]),
-        ];
+        let sets = [(&self.direct4, direct4), (&self.direct6, direct6)];
         Ok(sets.into_iter().filter(|(_, elements)| !elements.is_empty()).map(|(set, e)| (set.clone(), e)).collect())
+    }
+
+    /// The transaction that closes and opens direct endpoints of a sandbox, whatever of it was open before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outside::sandbox`].
+    pub fn change_direct(
+        &self,
+        host_index: u32,
+        close: &[DirectAddress],
+        open: &[Open],
+    ) -> Result<Transaction, DataTooLong> {
+        let close = self.direct(host_index, &inside::replaced(close, open))?;
+        Ok(inside::change(&self.table, close, self.direct(host_index, open)?))
     }
 
     /// The transaction that adds or deletes elements of this table's sets.

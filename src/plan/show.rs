@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use serde::Serialize;
 
 use super::{FileAccess, Files, Plan, ProxyPlan};
-use crate::policy::{LandlockMode, Sourced};
+use crate::policy::{DnsMode, EndpointHost, LandlockMode, Sourced};
 
 /// How a plan is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,8 +55,13 @@ impl Plan {
         writeln!(out, "  sandbox  {}  {}  {}", wire.sandbox, to.sandbox4, to.sandbox6)?;
         let Sourced { value: pool, origin } = &self.pool;
         writeln!(out, "  pool     {}  {}  ({origin})", pool.v4, pool.v6)?;
-        // Both mean nobody: what a program may look up, the proxy looks up for it.
-        writeln!(out, "names inside\n  nobody answers: dns = {}  ({})", self.dns.value, self.dns.origin)?;
+        let who = match self.dns.value {
+            DnsMode::Auto => "the built-in resolver answers for names of the policy",
+            DnsMode::Open => "the built-in resolver answers for every name",
+            DnsMode::Off => "nobody answers",
+            DnsMode::Server { .. } => "the sandbox asks a resolver itself",
+        };
+        writeln!(out, "names inside\n  {who}: dns = {}  ({})", self.dns.value, self.dns.origin)?;
         writeln!(out, "proxy")?;
         match &self.proxy {
             ProxyPlan::None => writeln!(out, "  none")?,
@@ -80,6 +85,13 @@ impl Plan {
         }
         for Sourced { value, origin } in &self.endpoints {
             writeln!(out, "  {} {value}  ({origin})", value.transport)?;
+        }
+        if self.endpoints.iter().any(|to| matches!(to.value.host, EndpointHost::Pattern(_))) {
+            let Sourced { value: grace, origin } = &self.dns_grace;
+            writeln!(out, "  a name's address stays open {grace} s longer than its answer holds  ({origin})")?;
+        }
+        for Sourced { value, origin } in &self.private_names {
+            writeln!(out, "  {value} may have private addresses  ({origin})")?;
         }
         let families = match (self.forwarding.v4, self.forwarding.v6) {
             (false, false) => "none: nothing of the sandbox is routed",

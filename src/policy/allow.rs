@@ -22,6 +22,13 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
+    /// The name itself, or the one that its names are below.
+    pub fn base(&self) -> &DnsName {
+        match self {
+            HostPattern::Exact(name) | HostPattern::Below(name) => name,
+        }
+    }
+
     /// Whether it names that name.
     pub fn matches(&self, name: &DnsName) -> bool {
         match self {
@@ -32,7 +39,7 @@ impl HostPattern {
         }
     }
 
-    fn read(text: &str) -> Result<Self, Reason> {
+    pub(super) fn read(text: &str) -> Result<Self, Reason> {
         match text.strip_prefix("*.") {
             Some(above) if above.contains('*') => Err("only the first label may be `*`".into()),
             Some(above) => DnsName::read(above).map(HostPattern::Below),

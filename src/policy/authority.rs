@@ -82,11 +82,19 @@ impl<'a> Authority<'a> {
 
 /// Parses `HOST:PORT`, where the port may not be left out.
 pub(super) fn host_and_port(text: &str) -> Result<(Host, NonZeroU16), Reason> {
+    with_port(text, Authority::host)
+}
+
+/// Parses something with a port behind it, which may not be left out.
+pub(super) fn with_port<'a, T>(
+    text: &'a str,
+    read: impl FnOnce(Authority<'a>) -> Result<T, Reason>,
+) -> Result<(T, NonZeroU16), Reason> {
     let authority = Authority::split(text)?;
     if authority.form == Form::Colons {
         return Err(brackets(text));
     }
-    let host = authority.host()?;
+    let host = read(authority)?;
     match authority.port()? {
         Some(port) => Ok((host, port)),
         None => Err(format!("the port is missing: write {}", part(&format!("{text}:443")))),

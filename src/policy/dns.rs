@@ -1,14 +1,15 @@
-//! Who answers the sandbox's questions about names.
+//! Who answers the sandbox's questions about names, and how long an answer holds.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use super::PolicyError;
-use super::authority::{Reason, address_and_port, unreachable};
+use super::authority::{Reason, address_and_port, number, unreachable};
 
 /// Port of a resolver that was named without one.
 const DOMAIN: NonZeroU16 = NonZeroU16::new(53).unwrap();
@@ -33,6 +34,11 @@ pub enum DnsMode {
 }
 
 impl DnsMode {
+    /// Whether the built-in resolver answers.
+    pub fn is_built_in(self) -> bool {
+        matches!(self, DnsMode::Auto | DnsMode::Open)
+    }
+
     /// Address and port of a resolver that is not built in.
     pub fn server(self) -> Option<SocketAddr> {
         match self {
@@ -90,6 +96,46 @@ impl fmt::Display for DnsMode {
 impl Serialize for DnsMode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// How long an address of a direct name stays open after its answer has run out, in whole seconds: for programs that keep an answer
+/// longer than they were told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct DnsGrace(u32);
+
+impl DnsGrace {
+    /// The longest, a day, in seconds.
+    pub const MAX: u32 = 86_400;
+
+    /// As a time.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.0.into())
+    }
+}
+
+impl Default for DnsGrace {
+    /// 15 seconds.
+    fn default() -> Self {
+        Self(15)
+    }
+}
+
+impl FromStr for DnsGrace {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        match number(text) {
+            Some(seconds) if seconds <= Self::MAX => Ok(Self(seconds)),
+            _ => Err(PolicyError::new(format!("whole seconds from 0 to {}", Self::MAX), text)),
+        }
+    }
+}
+
+impl fmt::Display for DnsGrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Direct endpoints: `HOST:PORT` over TCP or UDP.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::authority::{Authority, Reason, host_and_port, unreachable};
-use super::host::WithPort;
-use super::{Host, PolicyError};
+use super::authority::{Authority, Form, Reason, unreachable, with_port};
+use super::{DnsName, Host, HostPattern, PolicyError};
 
 /// Transport protocol of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -38,11 +38,58 @@ impl fmt::Display for Transport {
     }
 }
 
+/// Who a direct endpoint is: an address, or names whose addresses are learnt from answers. Shown and serialised as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndpointHost {
+    /// An address. IPv4-mapped IPv6 is kept as IPv4.
+    Address(IpAddr),
+    /// A name, or all names below one.
+    Pattern(HostPattern),
+}
+
+impl EndpointHost {
+    /// Whether it is a pattern that names that name.
+    pub fn matches(&self, name: &DnsName) -> bool {
+        matches!(self, EndpointHost::Pattern(pattern) if pattern.matches(name))
+    }
+
+    fn read(authority: Authority<'_>) -> Result<Self, Reason> {
+        if authority.form == Form::Plain && authority.host.contains('*') {
+            return HostPattern::read(authority.host).map(EndpointHost::Pattern);
+        }
+        authority.host().map(Self::from)
+    }
+}
+
+impl From<Host> for EndpointHost {
+    fn from(host: Host) -> Self {
+        match host {
+            Host::Name(name) => EndpointHost::Pattern(HostPattern::Exact(name)),
+            Host::Address(address) => EndpointHost::Address(address.to_canonical()),
+        }
+    }
+}
+
+impl fmt::Display for EndpointHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EndpointHost::Address(address) => address.fmt(f),
+            EndpointHost::Pattern(pattern) => pattern.fmt(f),
+        }
+    }
+}
+
+impl Serialize for EndpointHost {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// A host and port that the sandbox may reach itself, past the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Endpoint {
-    /// Name or address.
-    pub host: Host,
+    /// Names or an address.
+    pub host: EndpointHost,
     /// Port, from 1.
     pub port: NonZeroU16,
     /// TCP or UDP.
@@ -50,13 +97,13 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Parses `HOST:PORT`.
+    /// Parses `HOST:PORT`, where the host may be `*.NAME`.
     ///
     /// # Errors
-    /// Whatever is not one host and one port, and whatever the sandbox can't send to over its wire: loopback,
+    /// Whatever is not one host or pattern and one port, and whatever the sandbox can't send to over its wire: loopback,
     /// unspecified, multicast, broadcast and link-local IPv6 addresses.
     pub fn parse(text: &str, transport: Transport) -> Result<Self, PolicyError> {
-        let parsed = no_wildcard(text).and_then(|()| host_and_port(text)).and_then(|(host, port)| {
+        let parsed = with_port(text, EndpointHost::read).and_then(|(host, port)| {
             let endpoint = Self { host, port, transport };
             endpoint.check().map(|()| endpoint)
         });
@@ -70,43 +117,36 @@ impl Endpoint {
     pub fn parse_host(text: &str) -> Result<Self, PolicyError> {
         const HTTPS: NonZeroU16 = NonZeroU16::new(443).unwrap();
         let expected = "a host to reach on TCP port 443";
-        no_wildcard(text).map_err(|reason| PolicyError::new(expected, text).because(reason))?;
-        let host: Host =
-            text.parse().map_err(|error: PolicyError| PolicyError { expected: expected.into(), ..error })?;
-        let endpoint = Self { host, port: HTTPS, transport: Transport::Tcp };
-        endpoint.check().map_err(|reason| PolicyError::new(expected, text).because(reason))?;
-        Ok(endpoint)
+        let host = Authority::split(text).and_then(|authority| match (authority.form, authority.port) {
+            (Form::Plain | Form::Bracketed, Some(_)) => Err("a host is due here, without a port".into()),
+            _ => EndpointHost::read(authority),
+        });
+        let parsed = host.and_then(|host| {
+            let endpoint = Self { host, port: HTTPS, transport: Transport::Tcp };
+            endpoint.check().map(|()| endpoint)
+        });
+        parsed.map_err(|reason| PolicyError::new(expected, text).because(reason))
     }
 
     fn check(&self) -> Result<(), Reason> {
-        let instead = format!(
-            "what listens on the host's is reached through the proxy, `--allow {}`",
-            WithPort(&self.host, self.port.get())
-        );
+        let instead = format!("what listens on the host's is reached through the proxy, `--allow {self}`",);
         let reason = match &self.host {
-            Host::Address(address) => unreachable(*address, &instead),
-            Host::Name(name) if name.is_localhost() => {
-                Some(format!("`{name}` is the sandbox's own loopback; {instead}"))
+            EndpointHost::Address(address) => unreachable(*address, &instead),
+            EndpointHost::Pattern(pattern) if pattern.base().is_localhost() => {
+                Some(format!("`{pattern}` is the sandbox's own loopback; {instead}"))
             }
-            Host::Name(_) => None,
+            EndpointHost::Pattern(_) => None,
         };
         reason.map_or(Ok(()), Err)
     }
 }
 
-/// A wildcard says which names, and not which addresses: somebody has to watch the answers.
-fn no_wildcard(text: &str) -> Result<(), Reason> {
-    match Authority::split(text) {
-        Ok(authority) if authority.host.contains('*') => {
-            Err("a wildcard direct endpoint needs the built-in resolver".into())
-        }
-        _ => Ok(()),
-    }
-}
-
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        WithPort(&self.host, self.port.get()).fmt(f)
+        match &self.host {
+            EndpointHost::Address(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
+            host => write!(f, "{host}:{}", self.port),
+        }
     }
 }
 
@@ -123,6 +163,7 @@ mod tests {
             ("[2001:db8::9]:65535", "[2001:db8::9]:65535"),
             ("[::ffff:203.0.113.9]:443", "203.0.113.9:443"),
             ("169.254.169.254:80", "169.254.169.254:80"),
+            ("*.Example.com.:443", "*.example.com:443"),
         ] {
             for transport in [Transport::Tcp, Transport::Udp] {
                 let endpoint = Endpoint::parse(text, transport).unwrap();
@@ -130,6 +171,7 @@ mod tests {
             }
         }
         assert_eq!(Endpoint::parse_host("Example.com").unwrap().to_string(), "example.com:443");
+        assert_eq!(Endpoint::parse_host("*.example.com").unwrap().to_string(), "*.example.com:443");
         assert_eq!(
             Endpoint::parse_host("2001:db8::9").unwrap(),
             Endpoint::parse("[2001:db8::9]:443", Transport::Tcp).unwrap()
@@ -157,7 +199,11 @@ mod tests {
             ("1:2:3:4:5:6:7:8:443", "an IPv6 address with a port stands in brackets: `[1:2:3:4:5:6:7:8]:443`".into()),
             ("a:b:c", "several colons, and no IPv6 address in brackets such as `[2001:db8::9]:443`".into()),
             ("203.0.113.0/24:443", "one address is due here, and `203.0.113.0/24` is a range".into()),
-            ("*.example.com:443", "a wildcard direct endpoint needs the built-in resolver".into()),
+            ("*:443", "a lone `*` is everybody: name who may be reached".into()),
+            ("a*.example.com:443", "a wildcard is the whole first label, as in `*.example.com`".into()),
+            ("*.*.example.com:443", "only the first label may be `*`".into()),
+            ("*.example.com", "the port is missing: write `*.example.com:443`".into()),
+            ("*.localhost:80", format!("{} *.localhost:80`", own("*.localhost"))),
             ("tcp://example.com:443", "a host is due here, not a URL: write `example.com:443`".into()),
             ("bücher.example:443", "a name with other than ASCII letters is written in punycode, as `xn--…`".into()),
             ("127.0.0.1:80", format!("{} 127.0.0.1:80`", own("127.0.0.1"))),
@@ -185,8 +231,8 @@ mod tests {
                 "the caller: `example.com:443` is not a host to reach on TCP port 443 (a host is due here, without a port)",
             ),
             (
-                "*.example.com",
-                "the caller: `*.example.com` is not a host to reach on TCP port 443 (a wildcard direct endpoint needs the built-in resolver)",
+                "*",
+                "the caller: `*` is not a host to reach on TCP port 443 (a lone `*` is everybody: name who may be reached)",
             ),
             (
                 "::",

@@ -58,6 +58,7 @@ fn read(layer: &mut Layer, key: Key, value: &Spanned<DeValue<'_>>, places: &Plac
     match (key.arity(), value.get_ref()) {
         (Arity::Switch, DeValue::Boolean(on)) => layer.add(key, if *on { "true" } else { "false" }, &origin),
         (Arity::One | Arity::Many, DeValue::String(text)) => layer.add(key, text, &origin),
+        (Arity::One, DeValue::Integer(number)) if key == Key::DnsGrace => layer.add(key, &number.to_string(), &origin),
         (Arity::Many, DeValue::Array(items)) if key == Key::KeepCaps && items.is_empty() => {
             Err(PolicyError::new("a list of capabilities to keep", "keep-caps = []")
                 .because("to keep none, write `drop-caps = true`")
@@ -95,6 +96,7 @@ fn read(layer: &mut Layer, key: Key, value: &Spanned<DeValue<'_>>, places: &Plac
         (arity, other) => {
             let expected = match (arity, key) {
                 (Arity::Switch, _) => "`true` or `false` without quotes",
+                (Arity::One, Key::DnsGrace) => "a number without quotes",
                 (Arity::One, _) => "a string",
                 (Arity::Many, Key::Env) => "a string, a list of strings, or a table",
                 (Arity::Many, _) => "a string, or a list of strings",
@@ -254,11 +256,11 @@ env = { B = "ä,2", A = "" }
             ),
             (
                 "policy = 'a'",
-                "p.toml:1:1: `policy` is not a key of a policy file (there are allow, proxy, proxy-at, direct, direct-udp, direct-host, dns, audit, pool, user, env, name, share-pid, drop-caps, keep-caps, landlock, ro, rw)",
+                "p.toml:1:1: `policy` is not a key of a policy file (there are allow, proxy, proxy-at, direct, direct-udp, direct-host, dns, dns-grace, private-name, audit, pool, user, env, name, share-pid, drop-caps, keep-caps, landlock, ro, rw)",
             ),
             (
                 "[sandbox]\nname = 'a'",
-                "p.toml:1:2: `sandbox` is not a key of a policy file (there are allow, proxy, proxy-at, direct, direct-udp, direct-host, dns, audit, pool, user, env, name, share-pid, drop-caps, keep-caps, landlock, ro, rw)",
+                "p.toml:1:2: `sandbox` is not a key of a policy file (there are allow, proxy, proxy-at, direct, direct-udp, direct-host, dns, dns-grace, private-name, audit, pool, user, env, name, share-pid, drop-caps, keep-caps, landlock, ro, rw)",
             ),
             (
                 "allow = ['a', 'b c', '']",

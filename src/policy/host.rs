@@ -31,6 +31,22 @@ impl DnsName {
         self.0.rsplit('.').next() == Some("localhost")
     }
 
+    /// Whether the public DNS knows nothing of it: a single label, or a name below a suffix that is used inside networks alone.
+    /// Such a name may lead to a private address, for that is what it is for.
+    ///
+    /// # References
+    /// RFC 6762 appendix G, RFC 6761, RFC 8375; ICANN's resolution on `internal`.
+    pub fn is_private(&self) -> bool {
+        const SUFFIXES: [&str; 9] =
+            ["internal", "local", "localdomain", "lan", "home", "corp", "intranet", "private", "test"];
+        match self.0.rsplit_once('.') {
+            None => true,
+            Some((above, last)) => {
+                SUFFIXES.contains(&last) || (last == "arpa" && (above == "home" || above.ends_with(".home")))
+            }
+        }
+    }
+
     /// Parses a name, and says what is meant where something else was written.
     pub(super) fn read(text: &str) -> Result<Self, Reason> {
         const LONGEST: usize = 253;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    AllowEntry, Capability, DnsMode, Endpoint, EnvVar, FilePath, LandlockMode, Origin, PolicyError, PoolPrefix,
-    ProxyAt, ProxyUrl, SandboxName, Sourced, Transport, User,
+    AllowEntry, Capability, DnsGrace, DnsMode, Endpoint, EnvVar, FilePath, HostPattern, LandlockMode, Origin,
+    PolicyError, PoolPrefix, ProxyAt, ProxyUrl, SandboxName, Sourced, Transport, User,
 };
 
 /// A thing that can be said: a flag `--NAME`, or a key `NAME` of a policy file.
@@ -25,6 +25,10 @@ pub enum Key {
     DirectHost,
     /// Who answers questions about names.
     Dns,
+    /// How long an address of a direct name stays open after its answer has run out.
+    DnsGrace,
+    /// Names whose addresses may be private, though they look public. Repeatable.
+    PrivateName,
     /// Let everything pass, and log it.
     Audit,
     /// Where addresses come from. Repeatable.
@@ -59,7 +63,7 @@ pub(super) enum Arity {
 
 impl Key {
     /// All of them, in the order of the command line's help.
-    pub const ALL: [Key; 18] = [
+    pub const ALL: [Key; 20] = [
         Key::Allow,
         Key::Proxy,
         Key::ProxyAt,
@@ -67,6 +71,8 @@ impl Key {
         Key::DirectUdp,
         Key::DirectHost,
         Key::Dns,
+        Key::DnsGrace,
+        Key::PrivateName,
         Key::Audit,
         Key::Pool,
         Key::User,
@@ -90,6 +96,8 @@ impl Key {
             Key::DirectUdp => "direct-udp",
             Key::DirectHost => "direct-host",
             Key::Dns => "dns",
+            Key::DnsGrace => "dns-grace",
+            Key::PrivateName => "private-name",
             Key::Audit => "audit",
             Key::Pool => "pool",
             Key::User => "user",
@@ -111,11 +119,12 @@ impl Key {
     pub(super) const fn arity(self) -> Arity {
         match self {
             Key::Audit | Key::SharePid | Key::DropCaps => Arity::Switch,
-            Key::Proxy | Key::ProxyAt | Key::Dns | Key::User | Key::Name | Key::Landlock => Arity::One,
+            Key::Proxy | Key::ProxyAt | Key::Dns | Key::DnsGrace | Key::User | Key::Name | Key::Landlock => Arity::One,
             Key::Allow
             | Key::Direct
             | Key::DirectUdp
             | Key::DirectHost
+            | Key::PrivateName
             | Key::Pool
             | Key::Env
             | Key::KeepCaps
@@ -143,6 +152,8 @@ pub struct Layer {
     pub(super) direct_udp: Option<Vec<Sourced<Endpoint>>>,
     pub(super) direct_host: Option<Vec<Sourced<Endpoint>>>,
     pub(super) dns: Option<Sourced<DnsMode>>,
+    pub(super) dns_grace: Option<Sourced<DnsGrace>>,
+    pub(super) private_name: Option<Vec<Sourced<HostPattern>>>,
     pub(super) audit: Option<Sourced<bool>>,
     pub(super) pool: Option<Vec<Sourced<PoolPrefix>>>,
     pub(super) user: Option<Sourced<User>>,
@@ -194,6 +205,8 @@ impl Layer {
             }
             Key::DirectHost => many(&mut self.direct_host, entries, text, origin, Endpoint::parse_host),
             Key::Dns => one(&mut self.dns, key, text, origin, DnsMode::from_str),
+            Key::DnsGrace => one(&mut self.dns_grace, key, text, origin, DnsGrace::from_str),
+            Key::PrivateName => many(&mut self.private_name, entries, text, origin, HostPattern::from_str),
             Key::Audit => one(&mut self.audit, key, text, origin, switch),
             Key::Pool => many(&mut self.pool, entries, text, origin, PoolPrefix::from_str),
             Key::User => one(&mut self.user, key, text, origin, User::from_str),
@@ -223,6 +236,7 @@ impl Layer {
             Key::Direct => drop(self.direct.get_or_insert_default()),
             Key::DirectUdp => drop(self.direct_udp.get_or_insert_default()),
             Key::DirectHost => drop(self.direct_host.get_or_insert_default()),
+            Key::PrivateName => drop(self.private_name.get_or_insert_default()),
             Key::Pool => drop(self.pool.get_or_insert_default()),
             Key::Env => drop(self.env.get_or_insert_default()),
             Key::Ro => drop(self.ro.get_or_insert_default()),
@@ -230,6 +244,7 @@ impl Layer {
             Key::Proxy
             | Key::ProxyAt
             | Key::Dns
+            | Key::DnsGrace
             | Key::Audit
             | Key::User
             | Key::Name
@@ -255,6 +270,8 @@ impl Layer {
             direct_udp: self.direct_udp.or(weaker.direct_udp),
             direct_host: self.direct_host.or(weaker.direct_host),
             dns: self.dns.or(weaker.dns),
+            dns_grace: self.dns_grace.or(weaker.dns_grace),
+            private_name: self.private_name.or(weaker.private_name),
             audit: self.audit.or(weaker.audit),
             pool: self.pool.or(weaker.pool),
             user: self.user.or(weaker.user),
@@ -364,6 +381,8 @@ mod tests {
                 Key::Proxy | Key::Direct | Key::DirectUdp => "a:1",
                 Key::ProxyAt => "203.0.113.9:1",
                 Key::Dns => "off",
+                Key::DnsGrace => "0",
+                Key::PrivateName => "*.a",
                 Key::Audit | Key::SharePid | Key::DropCaps => "true",
                 Key::Pool => "10.1.0.0/16",
                 Key::User => "1",

@@ -19,6 +19,7 @@ mod host;
 mod layer;
 mod near;
 mod origin;
+mod patterns;
 mod pool;
 #[cfg(test)]
 mod properties;
@@ -27,14 +28,17 @@ mod run;
 mod settings;
 pub(crate) mod special;
 mod variables;
+mod write;
 
 pub use allow::{AllowEntry, AllowHost, HostPattern};
 pub use capability::{Capabilities, Capability};
-pub use dns::DnsMode;
-pub use endpoint::{Endpoint, Transport};
+pub use dns::{DnsGrace, DnsMode};
+pub use endpoint::{Endpoint, EndpointHost, Transport};
 pub use files::{FilePath, LandlockMode};
 pub use host::{DnsName, Host};
 pub use layer::{Key, Layer};
+pub(crate) use patterns::PatternMap;
+
 pub use origin::{Origin, PolicyError, Sourced};
 pub use pool::PoolPrefix;
 pub use proxy::{Credentials, ProxyAt, ProxyUrl};

@@ -82,6 +82,7 @@ fn round_trips(text: &str) -> Result<(), TestCaseError> {
     let _ = Endpoint::parse_host(text);
     round_trip(text, ProxyAt::from_str)?;
     round_trip(text, DnsMode::from_str)?;
+    round_trip(text, DnsGrace::from_str)?;
     round_trip(text, PoolPrefix::from_str)?;
     round_trip(text, Capability::from_str)?;
     round_trip(text, User::from_str)?;
@@ -109,6 +110,7 @@ proptest! {
         round_trips(&format!("{host}:{port}"))?;
         round_trips(&format!("{range}:{port}"))?;
         round_trips(&format!("*.{host}:{port}"))?;
+        round_trip(&format!("*.{host}"), HostPattern::from_str)?;
     }
 
     #[test]

@@ -126,6 +126,20 @@ impl ProxyUrl {
         Self::checked(authority.host()?, authority.port()?.unwrap_or(HTTP), credentials)
     }
 
+    /// The URL with its credentials, for nobody's eyes.
+    pub(super) fn with_credentials(&self) -> String {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+        let escaped = |text: &str| {
+            let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+            text.bytes().map(escape).collect::<String>()
+        };
+        let authority = WithPort(&self.host, self.port.get());
+        match &self.credentials {
+            Some(secret) => format!("http://{}:{}@{authority}", escaped(&secret.user), escaped(&secret.password)),
+            None => format!("http://{authority}"),
+        }
+    }
+
     /// Loopback is fine: it is the host that connects.
     fn checked(host: Host, port: NonZeroU16, credentials: Option<Credentials>) -> Result<Self, Reason> {
         match &host {

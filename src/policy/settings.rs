@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::pool::pool;
 use super::{
-    AllowEntry, Capabilities, DnsMode, Endpoint, Key, Layer, Origin, PolicyError, ProxyAt, ProxyUrl, RunOptions,
-    Sourced,
+    AllowEntry, Capabilities, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, HostPattern, Key, Layer, Origin,
+    PolicyError, ProxyAt, ProxyUrl, RunOptions, Sourced,
 };
 use crate::link::Pool;
 
@@ -25,6 +25,10 @@ pub struct Policy {
     pub direct: Vec<Sourced<Endpoint>>,
     /// Who answers questions about names.
     pub dns: Sourced<DnsMode>,
+    /// How long an address of a direct name stays open after its answer has run out.
+    pub dns_grace: Sourced<DnsGrace>,
+    /// Names whose addresses may be private, though they look public.
+    pub private_names: Vec<Sourced<HostPattern>>,
     /// Whether everything passes, and is logged.
     pub audit: Sourced<bool>,
     /// Where addresses come from.
@@ -52,6 +56,23 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Whether addresses of that name may be private: it is not a public one, or is listed among those that may.
+    pub fn may_be_private(&self, name: &DnsName) -> bool {
+        name.is_private() || self.private_names.iter().any(|pattern| pattern.value.matches(name))
+    }
+
+    /// Refuses a policy whose parts contradict each other: one that was not put together by [`Settings::from_layers`].
+    pub(crate) fn check(&self) -> Result<(), PolicyError> {
+        wildcards(&self.dns, self.direct.iter())
+    }
+
+    /// Whether a direct endpoint is known by name.
+    pub fn has_direct_names(&self) -> bool {
+        self.direct.iter().any(|to| matches!(to.value.host, EndpointHost::Pattern(_)))
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
@@ -60,6 +81,8 @@ impl Default for Policy {
             proxy_at: None,
             direct: Vec::new(),
             dns: Sourced::new(DnsMode::default(), Origin::Default),
+            dns_grace: Sourced::new(DnsGrace::default(), Origin::Default),
+            private_names: Vec::new(),
             audit: Sourced::new(false, Origin::Default),
             pool: Sourced::new(Pool::default(), Origin::Default),
         }
@@ -129,6 +152,22 @@ impl PolicyBuilder {
         self.add(Key::Dns, mode)
     }
 
+    /// Says for how many seconds an address of a direct name stays open after its answer has run out.
+    ///
+    /// # Errors
+    /// A text that is no number from 0 to 86400, or a second and different one.
+    pub fn dns_grace(self, seconds: &str) -> Result<Self, PolicyError> {
+        self.add(Key::DnsGrace, seconds)
+    }
+
+    /// Lets a name (or `*.NAME`) have private addresses, though it looks public.
+    ///
+    /// # Errors
+    /// A text that is no such name.
+    pub fn private_name(self, name: &str) -> Result<Self, PolicyError> {
+        self.add(Key::PrivateName, name)
+    }
+
     /// Lets everything pass and logs it, or not.
     ///
     /// # Errors
@@ -188,6 +227,8 @@ impl Settings {
                 proxy_at: said.proxy_at,
                 direct: first_of_each(direct),
                 dns: said.dns.unwrap_or(default.policy.dns),
+                dns_grace: said.dns_grace.unwrap_or(default.policy.dns_grace),
+                private_names: first_of_each(said.private_name.into_iter().flatten()),
                 audit: said.audit.unwrap_or(default.policy.audit),
                 pool: Sourced::new(pool(said.pool.as_deref().unwrap_or_default())?, pool_origin),
             },
@@ -219,6 +260,9 @@ fn contradictions(said: &Layer) -> Result<(), PolicyError> {
             return beside("proxy", proxy.value.to_string(), &proxy.origin);
         }
     }
+    if let Some(dns) = &said.dns {
+        wildcards(dns, [&said.direct, &said.direct_udp, &said.direct_host].into_iter().flatten().flatten())?;
+    }
     if let (Some(Sourced { value: true, origin }), Some(kept)) = (&said.drop_caps, &said.keep_caps) {
         let error = PolicyError::new("possible beside `keep-caps`", "drop-caps").at(origin.clone());
         return Err(match kept.first() {
@@ -227,6 +271,25 @@ fn contradictions(said: &Layer) -> Result<(), PolicyError> {
         });
     }
     Ok(())
+}
+
+/// A wildcard says which names, and not which addresses: somebody has to hear the answers.
+fn wildcards<'a>(
+    dns: &Sourced<DnsMode>,
+    mut direct: impl Iterator<Item = &'a Sourced<Endpoint>>,
+) -> Result<(), PolicyError> {
+    let wild = |to: &&Sourced<Endpoint>| matches!(to.value.host, EndpointHost::Pattern(HostPattern::Below(_)));
+    match direct.find(wild) {
+        Some(Sourced { value, origin }) if !dns.value.is_built_in() => {
+            Err(PolicyError::new(format!("possible beside `dns = {}`", dns.value), value.to_string())
+                .because(format!(
+                    "{} says `{}`; a wildcard direct endpoint needs the built-in resolver: `auto` or `open`",
+                    dns.origin, dns.value
+                ))
+                .at(origin.clone()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn capabilities(drop: Option<Sourced<bool>>, keep: Option<Vec<Sourced<super::Capability>>>) -> Sourced<Capabilities> {
@@ -349,6 +412,17 @@ mod tests {
                 "--drop-caps: `drop-caps` is not possible beside `keep-caps` (--keep-caps keeps `CAP_KILL`)",
             ),
             (
+                vec![
+                    flags(&[(Key::DirectHost, "*.example.com")]),
+                    Layer::from_toml(b"dns = '203.0.113.53'", Path::new("p.toml")).unwrap(),
+                ],
+                "--direct-host: `*.example.com:443` is not possible beside `dns = 203.0.113.53` (p.toml:1:7 says `203.0.113.53`; a wildcard direct endpoint needs the built-in resolver: `auto` or `open`)",
+            ),
+            (
+                vec![flags(&[(Key::Dns, "off"), (Key::DirectUdp, "*.example.com:53")])],
+                "--direct-udp: `*.example.com:53` is not possible beside `dns = off` (--dns says `off`; a wildcard direct endpoint needs the built-in resolver: `auto` or `open`)",
+            ),
+            (
                 vec![flags(&[(Key::Pool, "10.1.0.0/16,10.2.0.0/16")])],
                 "--pool: `10.2.0.0/16` is not the only prefix of its family (--pool says `10.1.0.0/16`)",
             ),
@@ -373,6 +447,8 @@ mod tests {
             .and_then(|policy| policy.direct_udp("203.0.113.9:123"))
             .and_then(|policy| policy.direct_host("b"))
             .and_then(|policy| policy.dns("open"))
+            .and_then(|policy| policy.dns_grace("0"))
+            .and_then(|policy| policy.private_name("*.b.example"))
             .and_then(|policy| policy.audit(true))
             .and_then(|policy| policy.pool("10.1.0.0/16"))
             .and_then(PolicyBuilder::build)

@@ -58,6 +58,16 @@ pub(crate) fn class(address: IpAddr) -> Option<Class> {
     }
 }
 
+/// Names the class for which an address is refused to a name, if it is; `private` says that the name may lead into private networks.
+///
+/// Who answers for a name is not who wrote the policy. What means something else on every host, a cloud's metadata service among it,
+/// is what somebody who answers for a name would like to open, so it is refused to every name.
+pub(crate) fn refused_to_name(address: IpAddr, private: bool) -> Option<Class> {
+    use Class::{Broadcast, LinkLocal, Loopback, Metadata, Multicast, ThisNetwork, Unspecified};
+    let always = [Broadcast, LinkLocal, Loopback, Metadata, Multicast, ThisNetwork, Unspecified];
+    class(address).filter(|class| !private || always.contains(class))
+}
+
 fn class4(address: Ipv4Addr) -> Option<Class> {
     Some(match address.octets() {
         // Link-local ones, Alibaba's among the carrier-grade NAT addresses, and Azure's wire server, of a public range.

@@ -10,6 +10,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::body::{Driver, RequestBody, ResponseBody};
@@ -20,12 +21,12 @@ use super::pulse::{Busy, Pulse};
 use super::refusal::Refusal;
 use super::target::{Malformed, Target};
 use super::tunnel::Tunnel;
-use super::{Denial, Limits, OnDenial, Resolve, Upstream, connect, forward};
+use super::{AllowList, Denial, Limits, OnDenial, Resolve, Upstream, connect, forward};
 use crate::policy::{AllowEntry, Host};
 
 /// What all connections share.
 pub(super) struct Shared {
-    pub(super) allow: Option<Vec<AllowEntry>>,
+    pub(super) allow: watch::Receiver<AllowList>,
     pub(super) upstream: Option<Upstream>,
     /// `Proxy-Authorization` for the upstream.
     pub(super) authorization: Option<HeaderValue>,
@@ -38,7 +39,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Makes ready what all connections share, in the namespace that is dialled from.
     pub(super) fn new(proxy: super::Proxy) -> crate::Result<Self> {
-        let super::Proxy { config: super::ProxyConfig { allow, upstream, limits }, resolver, on_denial } = proxy;
+        let super::Proxy { config: super::ProxyConfig { allow, upstream, limits }, list, resolver, on_denial } = proxy;
         let credentials = upstream.as_ref().and_then(|upstream| upstream.credentials.as_ref());
         let authorization = credentials.and_then(|(user, password)| {
             let encoded = STANDARD.encode(format!("{user}:{password}"));
@@ -48,6 +49,7 @@ impl Shared {
         });
         // Nobody to decide means nobody is let through.
         let allow = allow.or_else(|| upstream.is_none().then(Vec::new));
+        let allow = list.unwrap_or_else(|| watch::channel(allow.map(Arc::from)).1);
         Ok(Self { allow, upstream, authorization, limits, resolver, on_denial, host: HostAddresses::open()? })
     }
 }
@@ -60,6 +62,36 @@ pub(super) struct Exchange {
     pub(super) pulse: Arc<Pulse>,
     /// Where the exchange that ends the connection's HTTP leaves what comes after.
     pub(super) next: Arc<Mutex<Option<Tunnel>>>,
+    /// What the connection is, or was last, let through to.
+    pub(super) granted: Arc<Mutex<Option<Granted>>>,
+}
+
+/// A target that was let through.
+#[derive(Debug, Clone)]
+pub(super) struct Granted {
+    target: Target,
+    /// The address that it was dialled at; none through an upstream, or before it is.
+    address: Option<std::net::IpAddr>,
+}
+
+impl Shared {
+    /// Waits until the list covers no longer what was granted.
+    pub(super) async fn revoked(&self, granted: &Mutex<Option<Granted>>) {
+        let mut list = self.allow.clone();
+        // With nobody left to change it, the list stays as it is.
+        while list.changed().await.is_ok() {
+            let granted = granted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let now = list.borrow_and_update().clone();
+            if let (Some(Granted { target, address }), Some(now)) = (granted, now) {
+                let own = address.map(|address| self.host.among(&[address])).transpose().unwrap_or_default();
+                let vetted = decide::vet(&now, target.port, address, &own.unwrap_or_default());
+                if decide::admit(&now, &target).is_err() || vetted.is_err() {
+                    return;
+                }
+            }
+        }
+        std::future::pending().await
+    }
 }
 
 /// A connection to whoever comes next.
@@ -103,11 +135,18 @@ impl Exchange {
 
     /// Decides on a target, and connects to it or to the upstream.
     pub(super) async fn reach(&self, target: &Target) -> Result<Hop, Refusal> {
-        let Shared { allow, upstream, limits, .. } = &*self.shared;
-        if let Some(list) = allow {
+        let Shared { upstream, limits, .. } = &*self.shared;
+        let grant = |address| {
+            let granted = Granted { target: target.clone(), address };
+            *self.granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(granted);
+        };
+        // Noted before the list is looked at: should the list change in between, one of the two sees the other.
+        grant(None);
+        let allow = self.shared.allow.borrow().clone();
+        if let Some(list) = &allow {
             decide::admit(list, target).map_err(|no| self.refuse(target, no))?;
         }
-        let (stream, what) = match (upstream, allow) {
+        let (stream, what) = match (upstream, &allow) {
             (Some(upstream), _) => {
                 let proxy = Target { host: upstream.host.clone(), port: upstream.port };
                 let what = format!("the upstream proxy {proxy}");
@@ -124,7 +163,14 @@ impl Exchange {
                     Refusal::new(StatusCode::BAD_GATEWAY, text)
                 })?;
                 let vetted = decide::vet(list, target.port, addresses, &own).map_err(|no| self.refuse(target, no))?;
-                (dial(&vetted, limits.connect_timeout).await, target.to_string())
+                let stream = dial(&vetted, limits.connect_timeout).await;
+                if let Some(address) = stream.as_ref().ok().and_then(|stream| stream.peer_addr().ok()) {
+                    grant(Some(address.ip()));
+                    // The list may have changed while the address was not known yet.
+                    let list = self.shared.allow.borrow().clone().unwrap_or_default();
+                    decide::vet(&list, target.port, [address.ip()], &own).map_err(|no| self.refuse(target, no))?;
+                }
+                (stream, target.to_string())
             }
         };
         let stream = stream.map_err(|error| Refusal::unreachable(&what, &error))?;

@@ -56,6 +56,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 pub use decide::DenialReason;
 pub use resolve::{FixedResolver, Resolve, SystemResolver};
 
@@ -157,9 +159,13 @@ pub struct Denial {
 /// Is told of every denial, on the proxy's own task: it must not block.
 pub type OnDenial = Arc<dyn Fn(Denial) + Send + Sync>;
 
+/// Who may be reached, as it is now: [`ProxyConfig::allow`].
+pub type AllowList = Option<Arc<[AllowEntry]>>;
+
 /// The proxy, ready to serve.
 pub struct Proxy {
     config: ProxyConfig,
+    list: Option<watch::Receiver<AllowList>>,
     resolver: Arc<dyn Resolve>,
     on_denial: Option<OnDenial>,
 }
@@ -167,7 +173,14 @@ pub struct Proxy {
 impl Proxy {
     /// Makes a proxy that resolves the names it lets through, and the upstream's, with `resolver`.
     pub fn new(config: ProxyConfig, resolver: Arc<dyn Resolve>) -> Self {
-        Self { config, resolver, on_denial: None }
+        Self { config, list: None, resolver, on_denial: None }
+    }
+
+    /// Follows an allow-list that changes while the proxy serves, instead of the one that it was made with. What the list covers no longer
+    /// is cut: exchanges and tunnels are reset at both ends.
+    pub fn follow(mut self, list: watch::Receiver<AllowList>) -> Self {
+        self.list = Some(list);
+        self
     }
 
     /// Tells `callback` of every destination that is refused.

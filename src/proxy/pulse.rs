@@ -34,6 +34,7 @@ pub(super) enum Phase {
 pub(super) struct Pulse {
     state: Mutex<State>,
     changed: Notify,
+    cut: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +46,7 @@ struct State {
 impl Pulse {
     pub(super) fn new() -> Arc<Self> {
         let state = Mutex::new(State { phase: Phase::Fresh, since: Instant::now() });
-        Arc::new(Self { state, changed: Notify::new() })
+        Arc::new(Self { state, changed: Notify::new(), cut: Notify::new() })
     }
 
     /// Marks the beginning of an exchange; dropping the guard marks its end.
@@ -75,6 +76,11 @@ impl Pulse {
                 None => self.changed.notified().await,
             }
         }
+    }
+
+    /// Has the tunnel that the connection became reset at both ends.
+    pub(super) fn cut(&self) {
+        self.cut.notify_one();
     }
 
     fn enter(&self, phase: Phase) {
@@ -111,6 +117,13 @@ impl Pulse {
 /// An exchange that is going on.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Pulse>);
+
+impl Busy {
+    /// Waits until it is to be cut short.
+    pub(super) async fn cut(&self) {
+        self.0.cut.notified().await;
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {

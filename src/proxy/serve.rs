@@ -158,7 +158,16 @@ fn gone(error: &io::Error) -> bool {
 async fn attend(stream: TcpStream, client: SocketAddr, shared: Arc<Shared>, _place: OwnedSemaphorePermit) {
     let pulse = Pulse::new();
     let next = Arc::new(Mutex::new(None));
-    let exchange = Exchange { shared: Arc::clone(&shared), client, pulse: Arc::clone(&pulse), next: Arc::clone(&next) };
+    let granted = Arc::new(Mutex::new(None));
+    let exchange = Exchange {
+        shared: Arc::clone(&shared),
+        client,
+        pulse: Arc::clone(&pulse),
+        next: Arc::clone(&next),
+        granted: Arc::clone(&granted),
+    };
+    let revoked = shared.revoked(&granted);
+    tokio::pin!(revoked);
     let service = service_fn(move |request| {
         let exchange = exchange.clone();
         async move { Ok::<_, Infallible>(exchange.answer(request).await) }
@@ -183,6 +192,8 @@ async fn attend(stream: TcpStream, client: SocketAddr, shared: Arc<Shared>, _pla
             None
         }
         phase = pulse.overdue(&shared.limits) => Some(phase),
+        // What was let through no longer is: as if it had taken too long.
+        () = &mut revoked => Some(Phase::Busy),
     };
     if let Some(parts) = connection.into_parts() {
         let stream = parts.io.into_inner().into_stream();
@@ -198,10 +209,14 @@ async fn attend(stream: TcpStream, client: SocketAddr, shared: Arc<Shared>, _pla
         return take_leave(stream, &words).await;
     }
     let tunnel = next.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(tunnel) = tunnel {
+    if let Some(mut tunnel) = tunnel {
         tokio::select! {
-            () = tunnel => {}
+            () = &mut tunnel => {}
             _ = pulse.overdue(&shared.limits) => {}
+            () = &mut revoked => {
+                pulse.cut();
+                let _ = timeout(FAREWELL, tunnel).await;
+            }
         }
     }
 }

@@ -22,8 +22,7 @@ pub(super) type Tunnel = BoxFuture<'static, ()>;
 /// Joins the client to a plain connection.
 pub(super) fn to_stream(client: OnUpgrade, origin: TcpStream, busy: Busy) -> Tunnel {
     Box::pin(async move {
-        let _busy = busy;
-        if let Err(error) = join(client, origin, Bytes::new()).await {
+        if let Err(error) = join(client, origin, Bytes::new(), &busy).await {
             tracing::debug!(%error, "a tunnel ended badly");
         }
     })
@@ -32,10 +31,9 @@ pub(super) fn to_stream(client: OnUpgrade, origin: TcpStream, busy: Busy) -> Tun
 /// Joins the client to a connection that has just switched protocols.
 pub(super) fn to_upgraded(client: OnUpgrade, origin: OnUpgrade, driver: Driver, busy: Busy) -> Tunnel {
     Box::pin(async move {
-        let _busy = busy;
         let joined = async {
             let (origin, early) = taken(origin, driver).await?;
-            join(client, origin, early).await
+            join(client, origin, early, &busy).await
         };
         if let Err(error) = joined.await {
             tracing::debug!(%error, "a tunnel ended badly");
@@ -54,13 +52,16 @@ pub(super) async fn taken(switched: OnUpgrade, driver: Driver) -> io::Result<(Tc
 
 /// Copies until both directions have ended; the end of one is passed on and leaves the other open. `early` is what the
 /// origin has sent already.
-async fn join(client: OnUpgrade, mut origin: TcpStream, early: Bytes) -> io::Result<()> {
+async fn join(client: OnUpgrade, mut origin: TcpStream, early: Bytes, busy: &Busy) -> io::Result<()> {
     let client = client.await.map_err(io::Error::other)?;
     let Parts { io, read_buf, .. } = parts::<Watched>(client)?;
     let mut client = io.into_inner();
     client.write_all(&early).await?;
     origin.write_all(&read_buf).await?;
-    let copied = copy_bidirectional_with_sizes(&mut client, &mut origin, CHUNK, CHUNK).await;
+    let copied = tokio::select! {
+        copied = copy_bidirectional_with_sizes(&mut client, &mut origin, CHUNK, CHUNK) => copied,
+        () = busy.cut() => Err(io::Error::other("its destination is let through no longer")),
+    };
     if copied.is_err() {
         // One end was reset; so is the other, which could else take what it has for the whole.
         reset(client.into_stream());

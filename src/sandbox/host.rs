@@ -1,6 +1,6 @@
 //! The host's side: one table for all sandboxes of a supervisor, and the uplinks that forward for them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -12,12 +12,12 @@ use crate::kernel::forwarding::{self, Forwarding};
 use crate::kernel::guard::{Guard, Undo};
 use crate::kernel::link::Wire;
 use crate::kernel::netns::Netns;
-use crate::kernel::rtnetlink::{Batch, Request, RouteKind};
+use crate::kernel::rtnetlink::{Batch, Refusal, Reply, Request, RouteKind};
 use crate::kernel::uplink::{self, Uplink};
 use crate::kernel::{nftables, rtnetlink};
-use crate::link::IfIndex;
+use crate::link::{IfIndex, VethPair};
 use crate::nft::{Chain, Element, InterfaceName, Object, SetName, Transaction, Verb};
-use crate::plan::{DirectAddress, Outside, Plan};
+use crate::plan::{DirectAddress, Forwarded, Open, Outside, Plan, PlanError};
 use crate::{Error, ErrorKind, Result};
 
 /// The network namespace that sandboxes are let out into, as one supervisor sees it.
@@ -45,6 +45,8 @@ struct State {
     wires: Vec<(Chain, InterfaceName)>,
     routing: bool,
     noted: BTreeSet<Uplink>,
+    /// Uplinks that were found to forward already, by somebody else's will.
+    forwarding: BTreeSet<Uplink>,
     /// Releases them if this process is killed.
     guard: Option<Guard>,
 }
@@ -82,6 +84,7 @@ impl Host {
                 wires: Vec::new(),
                 routing: false,
                 noted: BTreeSet::new(),
+                forwarding: BTreeSet::new(),
                 guard: None,
             }),
         })))
@@ -112,9 +115,10 @@ impl Host {
     /// Must run on a thread in the host's namespace.
     pub(super) fn admit(&self, wire: &Wire, plan: &Plan) -> Result<Admission> {
         let outside = &self.0.outside;
-        let elements = outside
-            .sandbox(wire.host_index.0, &wire.pair.addresses, &plan.direct)
-            .map_err(crate::plan::PlanError::from)?;
+        let open = plan.opened();
+        let (index, audit) = (wire.host_index.0, plan.audit.value);
+        let sandbox = |open| outside.sandbox(index, &wire.pair.addresses, open, audit).map_err(PlanError::from);
+        let (all, elements) = (sandbox(&open)?, sandbox(&[])?);
         // Before the lock is taken, and so dropped after it was given back: dropping it takes the lock again.
         let mut admission = Admission {
             host: self.clone(),
@@ -122,6 +126,8 @@ impl Host {
             outlives: false,
             wire: None,
             elements: Vec::new(),
+            open: BTreeSet::new(),
+            forwards: Forwarding::default(),
             withdrawn: true,
         };
         let mut state = self.state();
@@ -136,16 +142,34 @@ impl Host {
             let mut transaction = Transaction::new();
             transaction.push(Verb::Create, Object::Chain(chain.clone()));
             transaction.push(Verb::Add, Object::Rule(rule));
-            for (set, elements) in &elements {
+            for (set, elements) in &all {
                 let (table, set, elements) = (outside.table().clone(), set.clone(), elements.clone());
                 transaction.push(Verb::Add, Object::Elements { table, set, elements });
             }
             state.table.commit(&transaction)?;
             admission.elements = elements;
+            admission.open = open.iter().map(|open| open.to).collect();
             admission.wire = Some(chain.clone());
             state.wires.push((chain, wire.pair.host.clone()));
-            if !plan.direct.is_empty() {
-                state.route(outside, wire.host_index, &plan.direct)?;
+            if plan.forwarding != Forwarded::default() {
+                let addresses: BTreeSet<IpAddr> = open.iter().map(|open| open.to.address).collect();
+                let must = plan.by_address();
+                let must6 = must.iter().any(IpAddr::is_ipv6);
+                admission.forwards = state.route(outside, wire.host_index, plan.forwarding, must6)?;
+                let mut uplinks = Vec::new();
+                for (address, way) in state.ways(&addresses.into_iter().collect::<Vec<_>>())? {
+                    let forwards = if address.is_ipv4() { admission.forwards.v4 } else { admission.forwards.v6 };
+                    match way.uplink(address) {
+                        Ok(uplink) => uplinks.extend(uplink.filter(|_| forwards)),
+                        Err(error) if must.contains(&address) => return Err(error),
+                        // That one of the addresses to which names lead can't be reached is no reason not to start.
+                        Err(error) => tracing::info!(error = %error.chain(), "an address of a name can't be reached"),
+                    }
+                }
+                if plan.audit.value {
+                    uplinks.extend(state.everywhere(admission.forwards)?);
+                }
+                state.note(outside, uplinks)?;
             }
             Ok(())
         };
@@ -173,8 +197,9 @@ impl State {
         })
     }
 
-    /// Adds what direct endpoints need, and switches forwarding on where their packets pass.
-    fn route(&mut self, outside: &Outside, host_index: IfIndex, direct: &[DirectAddress]) -> Result<()> {
+    /// Adds what direct endpoints need, and switches forwarding on where the sandbox's packets arrive. Gives back what forwards now, which
+    /// lacks IPv6 where that can't be had and need not be.
+    fn route(&mut self, outside: &Outside, host_index: IfIndex, wanted: Forwarded, must6: bool) -> Result<Forwarding> {
         if !self.routing {
             self.table.commit(&outside.add_routing()?)?;
             let mut want = outside.routing_ruleset()?;
@@ -194,15 +219,62 @@ impl State {
             self.table.verify(&want)?;
             self.routing = true;
         }
-        let v4 = direct.iter().any(|to| to.address.is_ipv4());
-        let v6 = direct.iter().any(|to| to.address.is_ipv6());
-        forwarding::set(&mut self.links, host_index, Forwarding { v4, v6 })?;
-        let mut new = uplinks(&mut self.links, direct)?;
-        new.retain(|(uplink, _)| !self.noted.contains(uplink));
+        let wanted = Forwarding { v4: wanted.v4, v6: wanted.v6 };
+        match forwarding::set(&mut self.links, host_index, wanted) {
+            Ok(_) => Ok(wanted),
+            Err(error) if wanted.v6 && !must6 => {
+                tracing::info!(error = %error.chain(), "IPv6 addresses of names can't be reached");
+                let only4 = Forwarding { v6: false, ..wanted };
+                forwarding::set(&mut self.links, host_index, only4).map(|_| only4)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where packets to these addresses go.
+    fn ways(&mut self, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, Way)>> {
+        let lookups: Batch = addresses.iter().map(|address| Request::lookup(*address)).collect();
+        let replies = self.links.try_each(lookups)?;
+        let way = |reply: std::result::Result<Reply, Refusal>| match reply {
+            Ok(reply) => reply.route().map(|route| match (route.kind, route.interface) {
+                (RouteKind::Local, _) => Way::Own,
+                (RouteKind::Broadcast | RouteKind::Multicast, _) => Way::Many,
+                (_, interface) => Way::By(interface),
+            }),
+            Err(refusal) => Ok(Way::Nowhere(Error::from(refusal))),
+        };
+        addresses.iter().zip(replies).map(|(address, reply)| Ok((*address, way(reply)?))).collect()
+    }
+
+    /// Every interface that something is routed by, but for the sandboxes' own, each with an address that is behind it.
+    fn everywhere(&mut self, forwards: Forwarding) -> Result<Vec<(Uplink, IpAddr)>> {
+        let links = self.links.links()?;
+        let others = |index| links.iter().any(|link| link.index == index && !VethPair::is_host_end(&link.name));
+        let ways = self.links.routes()?.into_iter().filter(|route| route.kind == RouteKind::Unicast);
+        Ok(ways
+            .filter_map(|route| {
+                let address = route.destination.addr();
+                let uplink = Uplink { index: route.interface?, v4: address.is_ipv4() };
+                let wanted = if uplink.v4 { forwards.v4 } else { forwards.v6 };
+                (wanted && others(uplink.index)).then_some((uplink, address))
+            })
+            .collect())
+    }
+
+    /// Makes uplinks forward, each with one address that is behind it.
+    ///
+    /// Must run on a thread in the host's namespace.
+    fn note(&mut self, outside: &Outside, uplinks: Vec<(Uplink, IpAddr)>) -> Result<()> {
+        let mut new: BTreeMap<Uplink, IpAddr> = BTreeMap::new();
+        for (uplink, to) in uplinks {
+            if !self.noted.contains(&uplink) {
+                new.entry(uplink).or_insert(to);
+            }
+        }
         if new.is_empty() {
             return Ok(());
         }
-        self.guard(outside, new.iter().map(|(uplink, _)| *uplink))?;
+        self.guard(outside, new.keys().copied())?;
         for (uplink, to) in new {
             let noted = uplink::acquire(&mut self.table, &mut self.links, &mut self.lock, outside, uplink);
             let noted = noted.map_err(|error| {
@@ -210,10 +282,20 @@ impl State {
                 Error::new(error.kind(), what).because(error)
             })?;
             if noted {
-                self.noted.insert(uplink);
-            }
+                self.noted.insert(uplink)
+            } else {
+                self.forwarding.insert(uplink)
+            };
         }
         Ok(())
+    }
+
+    /// [`State::note`] from any thread.
+    fn note_near(&mut self, host: &Host, uplinks: Vec<(Uplink, IpAddr)>) -> Result<()> {
+        if uplinks.iter().all(|(uplink, _)| self.noted.contains(uplink) || self.forwarding.contains(uplink)) {
+            return Ok(());
+        }
+        host.netns().run_near(|| self.note(&host.0.outside, uplinks)).and_then(|noted| noted)
     }
 
     /// Forks a guard that releases what was noted and `next`, before `next` is. A note that was never made can't be
@@ -256,30 +338,41 @@ impl Drop for State {
     }
 }
 
-/// The interfaces by which packets to these endpoints leave, each with one endpoint that is behind it.
-fn uplinks(links: &mut rtnetlink::Socket, direct: &[DirectAddress]) -> Result<Vec<(Uplink, IpAddr)>> {
-    let mut found: Vec<(Uplink, IpAddr)> = Vec::new();
-    let mut lookups = Batch::default();
-    direct.iter().for_each(|to| lookups.push(Request::lookup(to.address)));
-    for (to, reply) in direct.iter().zip(links.try_each(lookups)?) {
-        let route = match reply {
-            Ok(reply) => reply.route()?,
-            Err(error) => {
-                let what = format!("the host has no route to {}", to.address);
-                return Err(Error::new(ErrorKind::Kernel, what).because(Error::from(error)));
+/// Where packets to an address go.
+#[derive(Debug)]
+enum Way {
+    /// To this host itself: delivered, not forwarded.
+    Own,
+    /// To all of a network.
+    Many,
+    /// Out by an interface.
+    By(Option<IfIndex>),
+    /// There is no route.
+    Nowhere(Error),
+}
+
+impl Way {
+    /// The uplink that answers from that address come in by, if they come by one.
+    fn uplink(self, address: IpAddr) -> Result<Option<(Uplink, IpAddr)>> {
+        match self {
+            Way::Own | Way::Many | Way::By(None) => Ok(None),
+            Way::By(Some(index)) => Ok(Some((Uplink { index, v4: address.is_ipv4() }, address))),
+            Way::Nowhere(error) => {
+                Err(Error::new(ErrorKind::Kernel, format!("the host has no route to {address}")).because(error))
             }
-        };
-        // An address of the host's own is delivered, not forwarded.
-        if route.kind == RouteKind::Local {
-            continue;
-        }
-        let Some(index) = route.interface else { continue };
-        let uplink = Uplink { index, v4: to.address.is_ipv4() };
-        if !found.iter().any(|(known, _)| *known == uplink) {
-            found.push((uplink, to.address));
         }
     }
-    Ok(found)
+}
+
+/// Whether an address of a name can be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// It is an address of this host.
+    Own,
+    /// Packets would go nowhere.
+    Nowhere,
+    /// Answers find their way back.
+    Ready,
 }
 
 /// A sandbox's place in the host's table. Dropping it takes the sandbox out, and with the last one the table.
@@ -292,7 +385,12 @@ pub(super) struct Admission {
     outlives: bool,
     /// The chain of its wire.
     wire: Option<Chain>,
+    /// What stands for the sandbox itself.
     elements: Vec<(SetName, Vec<Element>)>,
+    /// Direct endpoints that may still be open; some may have run out.
+    open: BTreeSet<DirectAddress>,
+    /// What its wire forwards.
+    forwards: Forwarding,
     withdrawn: bool,
 }
 
@@ -303,6 +401,76 @@ impl Admission {
     /// after the last program has gone, and must not find the host's side open when their time comes.
     pub(super) fn expect_queues(&mut self) {
         self.outlives = true;
+    }
+
+    /// Has everything ready for packets to these addresses, which names led to, as far as it can be.
+    pub(super) fn reach(&mut self, addresses: &[IpAddr]) -> Result<Vec<Reach>> {
+        let host = self.host.clone();
+        let mut state = host.state();
+        let mut reached = Vec::with_capacity(addresses.len());
+        for (address, way) in state.ways(addresses)? {
+            let forwards = if address.is_ipv4() { self.forwards.v4 } else { self.forwards.v6 };
+            reached.push(match way {
+                Way::Own => Reach::Own,
+                Way::Nowhere(_) | Way::Many => Reach::Nowhere,
+                Way::By(_) if !forwards => Reach::Nowhere,
+                Way::By(None) => Reach::Ready,
+                Way::By(Some(index)) => {
+                    let uplink = Uplink { index, v4: address.is_ipv4() };
+                    let noted = state.note_near(&host, vec![(uplink, address)]);
+                    noted
+                        .inspect_err(
+                            |error| tracing::warn!(error = %error.chain(), "an address of a name stays closed"),
+                        )
+                        .map_or(Reach::Nowhere, |()| Reach::Ready)
+                }
+            });
+        }
+        Ok(reached)
+    }
+
+    /// Has everything ready for packets to these addresses, which the policy names; `names` tells that it has names, too.
+    pub(super) fn route(&mut self, addresses: &BTreeSet<IpAddr>, names: bool) -> Result<()> {
+        let host = self.host.clone();
+        let mut state = host.state();
+        let must6 = addresses.iter().any(IpAddr::is_ipv6);
+        let wanted = Forwarded {
+            v4: self.forwards.v4 || names || addresses.iter().any(IpAddr::is_ipv4),
+            v6: self.forwards.v6 || names || must6,
+        };
+        // Once it was tried for names alone and could not be had, it is not tried for them again.
+        let missing6 = wanted.v6 && !self.forwards.v6 && (must6 || !self.forwards.v4);
+        if (wanted.v4 && !self.forwards.v4) || missing6 {
+            self.forwards = state.route(&host.0.outside, self.index, wanted, must6)?;
+        }
+        let ways = state.ways(&addresses.iter().copied().collect::<Vec<_>>())?;
+        let uplinks = ways.into_iter().filter_map(|(address, way)| way.uplink(address).transpose());
+        state.note_near(&host, uplinks.collect::<Result<_>>()?)
+    }
+
+    /// Closes and opens direct endpoints, in one transaction.
+    pub(super) fn change(&mut self, close: &[DirectAddress], open: &[Open]) -> Result<()> {
+        let host = self.host.clone();
+        let transaction = host.0.outside.change_direct(self.index.0, close, open).map_err(PlanError::from)?;
+        // Before, so that what a lost answer leaves in doubt is taken out in the end.
+        self.open.extend(open.iter().map(|open| open.to));
+        host.state().table.commit(&transaction)?;
+        for to in close {
+            self.open.remove(to);
+        }
+        Ok(())
+    }
+
+    /// Forgets endpoints that have run out.
+    pub(super) fn forget(&mut self, gone: &[DirectAddress]) {
+        for to in gone {
+            self.open.remove(to);
+        }
+    }
+
+    /// The host that it is in.
+    pub(super) fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Takes the sandbox out of the table, reporting the first thing that went wrong.
@@ -316,13 +484,19 @@ impl Admission {
         let mut state = host.state();
         let outside = &host.0.outside;
         let elements = std::mem::take(&mut self.elements);
+        let open: Vec<DirectAddress> = std::mem::take(&mut self.open).into_iter().collect();
         let mut first = Ok(());
         if self.outlives {
             // An error means that it is gone already.
             let _ = state.links.commit(Batch::from([Request::delete_link(self.index)]));
         }
         if !elements.is_empty() {
-            first = state.table.commit(&outside.change(Verb::Delete, elements)).map(|_| ());
+            let closed = outside.change_direct(self.index.0, &open, &[]).map_err(|error| PlanError::from(error).into());
+            first = closed.and_then(|closed| {
+                let mut transaction = outside.change(Verb::Delete, elements);
+                closed.operations().iter().for_each(|step| transaction.push(step.verb, step.object.clone()));
+                state.table.commit(&transaction).map(|_| ())
+            });
         }
         if let Some(chain) = self.wire.take() {
             state.wires.retain(|(other, _)| other.name != chain.name);
@@ -344,6 +518,7 @@ impl Admission {
             let removed = match released {
                 Ok(()) => {
                     state.noted.clear();
+                    state.forwarding.clear();
                     state.guard = None;
                     state.remove(outside)
                 }

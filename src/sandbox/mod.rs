@@ -7,15 +7,21 @@
 //! ```
 
 mod command;
+mod control;
 mod host;
+mod known;
 mod listener;
+mod live;
+mod resolver;
 mod running;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::dns::{Answers, HostResolver, Sockets};
 use crate::kernel::guard::Guard;
 use crate::kernel::link::{Wire, wire};
 use crate::kernel::netns::{NamedNetns, Netns};
@@ -25,15 +31,18 @@ use crate::kernel::{nftables, rtnetlink};
 use crate::link::{Mtu, VethPair};
 use crate::nft::InterfaceName;
 use crate::plan::{HostView, Plan, PlanError, ProxyPlan};
-use crate::policy::{DnsName, Host as PolicyHost, Policy, SandboxName, Sourced};
-use crate::proxy::{OnDenial, Resolve, SystemResolver};
+use crate::policy::{DnsName, EndpointHost, HostPattern, Policy, SandboxName, Sourced};
+use crate::proxy::{OnDenial, Resolve};
 use crate::{Error, ErrorKind, Result};
 
 pub use command::Command;
+pub use control::RemoteControl;
 pub use host::Host;
+pub use live::{Control, Entry};
 pub use running::Running;
 
 use host::Admission;
+use live::{Kept, Live};
 
 /// What a caller may choose about a sandbox besides its policy.
 #[derive(Clone)]
@@ -44,8 +53,12 @@ pub struct SandboxOptions {
     pub no_proxy: Option<String>,
     /// Resolves the names of direct endpoints and those that the built-in proxy is asked for.
     pub resolver: Arc<dyn Resolve>,
+    /// Asks the host's name servers for the built-in resolver.
+    pub names: HostResolver,
     /// Is told of every destination that the built-in proxy refuses.
     pub on_denial: Option<OnDenial>,
+    /// Is told of every question that the built-in resolver refuses.
+    pub on_dns_denial: Option<crate::dns::OnDenial>,
     /// Largest packet on the wire.
     pub mtu: Mtu,
     /// Gives it a user namespace of its own, with the same users: capabilities that the command keeps hold in the sandbox alone.
@@ -56,11 +69,14 @@ pub struct SandboxOptions {
 impl Default for SandboxOptions {
     fn default() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let names = HostResolver::default();
         Self {
             name: None,
             no_proxy: variable("NO_PROXY").or_else(|| variable("no_proxy")),
-            resolver: Arc::new(SystemResolver::default()),
+            resolver: Arc::new(names.clone()),
+            names,
             on_denial: None,
+            on_dns_denial: None,
             mtu: Mtu::default(),
             user_namespace: false,
         }
@@ -86,11 +102,18 @@ pub struct Sandbox {
     /// With whoever removes it if this process is killed, and so has to go after it.
     name: Option<(NamedNetns, Guard)>,
     listeners: Vec<TcpListener>,
+    /// Where the built-in resolver is asked.
+    questions: Sockets,
+    /// Which names it handed addresses out for.
+    answers: Arc<Answers>,
     netns: Netns,
     /// Owns the network namespace; the command's, once it is there.
     userns: Option<Userns>,
     wire: Wire,
-    admission: Option<Admission>,
+    /// What changes while it stands, and its place in the host's table.
+    kept: Kept,
+    /// Takes orders from other processes.
+    orders: Option<UnixListener>,
     host: Host,
     plan: Plan,
     options: SandboxOptions,
@@ -125,8 +148,7 @@ impl Sandbox {
     ///
     /// 5.16
     pub async fn prepare_with(host: &Host, policy: Policy, options: SandboxOptions) -> Result<Self> {
-        supported(&policy)?;
-        let resolved = resolve(&policy, options.resolver.as_ref()).await?;
+        let resolved = known::names(&policy, options.resolver.as_ref(), &options.names).await?;
         let host = host.clone();
         let build = move || {
             let netns = host.netns().try_clone()?;
@@ -139,7 +161,10 @@ impl Sandbox {
             })
         };
         match tokio::task::spawn_blocking(build).await {
-            Ok(built) => built,
+            Ok(built) => built.map(|mut sandbox: Self| {
+                sandbox.kept.start();
+                sandbox
+            }),
             Err(lost) => Err(Error::new(ErrorKind::Io, "the thread that prepared the sandbox was lost").because(lost)),
         }
     }
@@ -147,12 +172,15 @@ impl Sandbox {
     fn build(
         host: Host,
         policy: &Policy,
-        resolved: BTreeMap<DnsName, Vec<IpAddr>>,
+        mut resolved: BTreeMap<DnsName, Vec<IpAddr>>,
         options: SandboxOptions,
     ) -> Result<Self> {
         let mut links = rtnetlink::Socket::open()?;
-        refuse_own(&mut links, &resolved)?;
-        let open = || -> Result<_> { Ok((rtnetlink::Socket::open()?, nftables::Socket::open()?, listener::socket()?)) };
+        refuse_own(&mut links, policy, &mut resolved)?;
+        let open = || -> Result<_> {
+            let names = resolver::sockets(policy.dns.value)?;
+            Ok((rtnetlink::Socket::open()?, nftables::Socket::open()?, listener::socket()?, names))
+        };
         let (userns, netns, sockets) = if options.user_namespace {
             let (userns, netns, sockets) = Userns::create_with(open)?;
             (Some(userns), netns, sockets)
@@ -161,7 +189,7 @@ impl Sandbox {
             let (netns, sockets) = Netns::create_with(open)?;
             (None, netns, sockets)
         };
-        let (mut inner_links, mut rules, unbound) = sockets?;
+        let (mut inner_links, mut rules, unbound, unbound_names) = sockets?;
         // First the guard, then the name: a kill between the two leaves nothing either.
         let named = |name: &Sourced<SandboxName>| -> Result<_> {
             let guard = running::guard_name(&netns, name.value.as_str())?;
@@ -172,6 +200,7 @@ impl Sandbox {
             Ok((named, guard))
         };
         let name = options.name.as_ref().map(named).transpose()?;
+        let orders = options.name.as_ref().map(control::listen).transpose()?;
         let wire = wire(&mut links, &mut inner_links, &policy.pool.value, options.mtu)?;
         let plan = Plan::new(
             policy,
@@ -179,21 +208,24 @@ impl Sandbox {
                 wire: wire.pair.clone(),
                 host_index: wire.host_index.0,
                 table_suffix: host.suffix().to_owned(),
-                resolved,
+                resolved: resolved.clone(),
                 no_proxy: options.no_proxy.clone(),
             },
         )?;
-        if plan.forwarding.v6 && !wire.ipv6 {
+        if !wire.ipv6 && plan.by_address().iter().any(IpAddr::is_ipv6) {
             let what = "a direct endpoint has an IPv6 address, and IPv6 is switched off on this host";
             return Err(Error::new(ErrorKind::Unsupported, what));
         }
         rules.commit(&plan.inside.create())?;
         rules.verify(&plan.inside)?;
         let admission = host.admit(&wire, &plan)?;
+        let resolvers = (options.resolver.clone(), options.names.clone());
+        let live = Live::new(policy, &resolved, wire.pair.addresses, rules, admission, resolvers);
         let listeners = match &plan.proxy {
             ProxyPlan::BuiltIn { listen, .. } => vec![listener::listen(unbound, *listen)?],
             ProxyPlan::None | ProxyPlan::At(_) => Vec::new(),
         };
+        let questions = resolver::listen(unbound_names)?;
         tracing::info!(
             wire = %wire.pair.host,
             index = wire.host_index.0,
@@ -202,12 +234,18 @@ impl Sandbox {
             table = %host.suffix(),
             "the fence stands"
         );
-        Ok(Self { name, listeners, netns, userns, wire, admission: Some(admission), host, plan, options })
+        let (kept, answers) = (Kept::new(live), Arc::default());
+        Ok(Self { name, listeners, questions, answers, netns, userns, wire, kept, orders, host, plan, options })
     }
 
-    /// What was planned, and now stands.
+    /// What was planned, and stood when it was prepared.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What changes its policy while it stands.
+    pub fn control(&self) -> Control {
+        Control(self.kept.live().clone())
     }
 
     /// The sandbox's namespace, for a caller with business of its own in it.
@@ -241,7 +279,7 @@ impl Sandbox {
     /// The first thing that could not be undone; all else was.
     pub async fn close(mut self) -> Result<()> {
         let name = self.name.take();
-        let admission = self.admission.take();
+        let admission = self.kept.retire();
         // Closing the namespace is what removes the wire; the kernel does it on its own time.
         drop(self);
         withdraw(name, admission).await
@@ -267,32 +305,44 @@ async fn withdraw(name: Option<(NamedNetns, Guard)>, admission: Option<Admission
 
 /// Refuses a name that leads to this host itself: who answers for a name must not open the host's own services. An address
 /// that the policy writes is the policy's word.
-fn refuse_own(links: &mut rtnetlink::Socket, resolved: &BTreeMap<DnsName, Vec<IpAddr>>) -> Result<()> {
+///
+/// What a wildcard happens to cover is left out: the host itself is in its own hosts file.
+fn refuse_own(
+    links: &mut rtnetlink::Socket,
+    policy: &Policy,
+    resolved: &mut BTreeMap<DnsName, Vec<IpAddr>>,
+) -> Result<()> {
+    let named = |name: &DnsName| EndpointHost::Pattern(HostPattern::Exact(name.clone()));
     for (name, addresses) in resolved {
+        let mut own = Vec::new();
         let mut lookups = Batch::default();
         addresses.iter().for_each(|address| lookups.push(Request::lookup(address.to_canonical())));
         for (address, reply) in addresses.iter().zip(links.try_each(lookups)?) {
             // Without a route there is nothing to refuse yet; that is said where routes are needed.
             if matches!(reply, Ok(Reply::Route(route)) if route.kind == RouteKind::Local) {
+                own.push(*address);
+                if !policy.direct.iter().any(|to| to.value.host == named(name)) {
+                    continue;
+                }
                 let what = format!("`{name}` resolves to {address}, an address of this host");
                 return Err(Error::new(ErrorKind::Resolve, what).hint("write the address itself if that is meant"));
             }
         }
+        addresses.retain(|address| !own.contains(address));
     }
     Ok(())
 }
 
 /// Plans without doing: what [`Sandbox::prepare_with`] would set up if it were the only one on this host.
 ///
-/// Names of direct endpoints are resolved, nothing else is asked of the machine. The host's end of the wire has no index
+/// Names of direct endpoints are looked up in `/etc/hosts`, or resolved where the built-in resolver is off; nothing else is asked of the machine. The host's end of the wire has no index
 /// yet and appears as 0.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::Resolve`] and [`ErrorKind::Policy`], as [`Sandbox::prepare_with`].
 pub async fn plan(policy: &Policy, options: &SandboxOptions) -> Result<Plan> {
-    supported(policy)?;
-    let resolved = resolve(policy, options.resolver.as_ref()).await?;
+    let resolved = known::names(policy, options.resolver.as_ref(), &options.names).await?;
     let name = |name| InterfaceName::new(name).map_err(PlanError::from);
     let exhausted = || Error::new(ErrorKind::Exhausted, format!("address pool {} has no slot", policy.pool.value.v4));
     let wire = VethPair {
@@ -303,36 +353,4 @@ pub async fn plan(policy: &Policy, options: &SandboxOptions) -> Result<Plan> {
     let view =
         HostView { wire, host_index: 0, table_suffix: "0".to_owned(), resolved, no_proxy: options.no_proxy.clone() };
     Ok(Plan::new(policy, &view)?)
-}
-
-/// Refuses what the policy language has and this version does not do.
-fn supported(policy: &Policy) -> Result<()> {
-    use crate::policy::DnsMode;
-    let unsupported = |origin: &dyn std::fmt::Display, what: &str| {
-        Err(Error::new(ErrorKind::Policy, format!("{origin}: {what} is not in this version of ringfence")))
-    };
-    match &policy.dns {
-        Sourced { value: DnsMode::Auto | DnsMode::Off, .. } => {}
-        Sourced { value, origin } => return unsupported(origin, &format!("`dns = {value}`")),
-    }
-    match &policy.audit {
-        Sourced { value: true, origin } => unsupported(origin, "`audit`"),
-        _ => Ok(()),
-    }
-}
-
-/// Resolves each name among the direct endpoints, once.
-async fn resolve(policy: &Policy, resolver: &dyn Resolve) -> Result<BTreeMap<DnsName, Vec<IpAddr>>> {
-    let mut resolved = BTreeMap::new();
-    for Sourced { value, origin } in &policy.direct {
-        let PolicyHost::Name(name) = &value.host else { continue };
-        if resolved.contains_key(name) {
-            continue;
-        }
-        let addresses = resolver.resolve(name).await.map_err(|error| {
-            Error::new(ErrorKind::Resolve, format!("{origin}: can't resolve `{name}`")).because(error)
-        })?;
-        resolved.insert(name.clone(), addresses);
-    }
-    Ok(resolved)
 }

@@ -6,7 +6,9 @@
 //! first. Another one stands by where the sandbox has a name, because a bind mount under `/run/netns` stays after whoever made it.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 
+use crate::dns::Answers;
 use crate::kernel::child::{Child, ExitStatus, Signal};
 use crate::kernel::guard::{Guard, Undo};
 use crate::kernel::landlock::Enforcement;
@@ -14,10 +16,12 @@ use crate::kernel::netns::Netns;
 use crate::kernel::rtnetlink;
 use crate::kernel::rtnetlink::{Batch, Request};
 use crate::plan::{Plan, ProxyPlan};
+use crate::policy::Policy;
 use crate::proxy::{Proxy, ProxyConfig, Upstream};
 use crate::{Error, ErrorKind, Result};
 
-use super::{Command, Sandbox, withdraw};
+use super::resolver::ServingNames;
+use super::{Command, Control, Entry, Sandbox, control, resolver, withdraw};
 
 /// A command that runs in its sandbox.
 ///
@@ -26,7 +30,9 @@ use super::{Command, Sandbox, withdraw};
 pub struct Running {
     // In the order in which they go: the command, the proxy, the sandbox, and the guard last.
     child: Child,
-    proxy: Option<ServingProxy>,
+    proxy: Option<Serving>,
+    names: Option<ServingNames>,
+    orders: Option<Serving>,
     sandbox: Sandbox,
     guard: Option<Guard>,
     files: Enforcement,
@@ -38,32 +44,79 @@ impl Running {
             command.must_not_reach_out()?;
         }
         let proxy = serve(&mut sandbox)?;
+        let names = resolver::serve(&mut sandbox);
+        let covers = resolver::covers(sandbox.plan.dns.value, &sandbox.options.names);
         let environment = sandbox.plan.environment.clone();
         let start = move || -> Result<_> {
             let guard = sandbox.host.netns().run_near(|| guard(&sandbox, &command)).and_then(|guard| guard)?;
-            if let (Some(_), Some(admission)) = (&guard, &mut sandbox.admission) {
-                admission.expect_queues();
+            if guard.is_some() {
+                sandbox.kept.live().expect_queues();
             }
-            let (spec, files) = command.into_spec(&environment, sandbox.userns.take())?;
+            let (mut spec, files) = command.into_spec(&environment, sandbox.userns.take())?;
+            spec.covers = covers;
             let child = Child::spawn(sandbox.netns.as_fd(), spec)?;
             // Dropped in this order should nobody wait for it any more.
             Ok((child, sandbox, guard, files))
         };
-        let (child, sandbox, guard, files) = tokio::task::spawn_blocking(start).await.map_err(|lost| {
+        let (child, mut sandbox, guard, files) = tokio::task::spawn_blocking(start).await.map_err(|lost| {
             Error::new(ErrorKind::Io, "the thread that started the command was lost").because(lost)
         })??;
         tracing::info!(pid = child.pid(), guard = guard.as_ref().map(Guard::pid), "the command runs");
-        Ok(Self { child, proxy, sandbox, guard, files })
+        let orders = sandbox.orders.take();
+        let orders = orders.map(|orders| Serving(tokio::spawn(control::serve(orders, sandbox.control()))));
+        Ok(Self { child, proxy, names, orders, sandbox, guard, files })
     }
 
-    /// What was planned, and now stands.
+    /// What was planned, and stood when the sandbox was prepared.
     pub fn plan(&self) -> &Plan {
         &self.sandbox.plan
+    }
+
+    /// What changes the policy, for whoever is not this value's owner, or waits for the command.
+    pub fn control(&self) -> Control {
+        self.sandbox.control()
+    }
+
+    /// The policy as it is now.
+    pub fn policy(&self) -> Policy {
+        self.control().policy()
+    }
+
+    /// [`Control::allow`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn allow<T: Into<Entry>>(&self, entries: impl IntoIterator<Item = T>) -> Result<()> {
+        self.control().allow(entries).await
+    }
+
+    /// [`Control::revoke`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn revoke<T: Into<Entry>>(&self, entries: impl IntoIterator<Item = T>) -> Result<()> {
+        self.control().revoke(entries).await
+    }
+
+    /// [`Control::replace`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn replace(&self, policy: Policy) -> Result<()> {
+        self.control().replace(policy).await
     }
 
     /// The sandbox's namespace.
     pub fn netns(&self) -> &Netns {
         &self.sandbox.netns
+    }
+
+    /// Which names the built-in resolver has handed addresses out for.
+    pub fn answers(&self) -> &Arc<Answers> {
+        &self.sandbox.answers
     }
 
     /// The command's process, for signals and status.
@@ -100,12 +153,12 @@ impl Running {
     ///
     /// The first thing that could not be undone; all else was.
     pub async fn close(self) -> Result<()> {
-        let Self { child, proxy, mut sandbox, guard, .. } = self;
+        let Self { child, proxy, names, orders, mut sandbox, guard, .. } = self;
         // Blocks until the last process of the sandbox is gone, and with them their hold on the namespace.
         let killed = tokio::task::spawn_blocking(move || drop(child)).await;
-        drop(proxy);
+        drop((proxy, names, orders));
         let name = sandbox.name.take();
-        let admission = sandbox.admission.take();
+        let admission = sandbox.kept.retire();
         drop(sandbox);
         let withdrawn = withdraw(name, admission).await;
         // Last: until here there was something that it would have had to undo.
@@ -116,30 +169,30 @@ impl Running {
     }
 }
 
-/// The built-in proxy, for as long as this lives.
+/// A task that serves, for as long as this lives.
 #[derive(Debug)]
-struct ServingProxy(tokio::task::JoinHandle<()>);
+struct Serving(tokio::task::JoinHandle<()>);
 
-impl Drop for ServingProxy {
+impl Drop for Serving {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-fn serve(sandbox: &mut Sandbox) -> Result<Option<ServingProxy>> {
+fn serve(sandbox: &mut Sandbox) -> Result<Option<Serving>> {
     let ProxyPlan::BuiltIn { allow, upstream, .. } = &sandbox.plan.proxy else { return Ok(None) };
     let config = ProxyConfig {
         allow: allow.as_ref().map(|entries| entries.iter().map(|entry| entry.value.clone()).collect()),
         upstream: upstream.as_ref().map(|upstream| Upstream::from(upstream.value.clone())),
         ..ProxyConfig::default()
     };
-    let mut proxy = Proxy::new(config, sandbox.options.resolver.clone());
+    let mut proxy = Proxy::new(config, sandbox.options.resolver.clone()).follow(sandbox.kept.live().allow_list());
     if let Some(callback) = &sandbox.options.on_denial {
         proxy = proxy.on_denial(callback.clone());
     }
     let listeners = std::mem::take(&mut sandbox.listeners);
     let serving = proxy.serve(listeners, std::future::pending());
-    Ok(Some(ServingProxy(tokio::spawn(async move {
+    Ok(Some(Serving(tokio::spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(error = %error.chain(), "the built-in proxy ended");
         }

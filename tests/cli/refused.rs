@@ -33,8 +33,14 @@ fn endpoints_that_cannot_be() {
     let Some(world) = World::new() else { return };
     refused(
         &world,
-        &["--direct", "nosuch.example:5432"],
-        "--direct: can't resolve `nosuch.example`: failed to lookup address information: Name or service not known",
+        &["--dns", "off", "--direct", "nosuch.example:5432"],
+        "--direct: can't resolve `nosuch.example`: no such name",
+    );
+    refused(
+        &world,
+        &["--dns", "203.0.113.53", "--direct", "*.example:5432"],
+        "--direct: `*.example:5432` is not possible beside `dns = 203.0.113.53` (--dns says `203.0.113.53`; \
+         a wildcard direct endpoint needs the built-in resolver: `auto` or `open`)",
     );
     let endpoint = "is not a direct endpoint `HOST:PORT`";
     for (value, why) in [
@@ -105,7 +111,12 @@ fn options_that_cannot_be() {
     );
     refused(&world, &["--drop-caps", "--keep-caps", "CHOWN"], "--drop-caps: not possible beside --keep-caps");
     refused(&world, &["--audit"], "--audit: `audit` is not in this version of ringfence");
-    refused(&world, &["--dns", "open"], "--dns: `dns = open` is not in this version of ringfence");
+    refused(&world, &["--dns-grace", "1d"], "--dns-grace: `1d` is not whole seconds from 0 to 86400");
+    refused(
+        &world,
+        &["--private-name", "*"],
+        "--private-name: `*` is not a DNS name or `*.NAME` (a lone `*` is everybody: name who may be reached)",
+    );
     refused(&world, &["-q", "-v"], "--quiet: not possible beside --verbose");
     refused(&world, &["--name", "a", "--name", "b"], "--name: it may be given once, and is given again");
 }
@@ -199,7 +210,7 @@ fn variables_that_cannot_be() {
     for (name, value, line) in [
         ("RINGFENCE_DIRECT_TCP_ENDPOINTS", "web.example", format!("`web.example` {endpoint} (the port is missing: write `web.example:443`)")),
         ("OPENSHELL_DIRECT_TCP_ENDPOINTS", "web.example:99999", format!("`web.example:99999` {endpoint} (`99999` is no port from 1 to 65535)")),
-        ("RINGFENCE_DIRECT_TCP_HOSTS", "nosuch.example", "can't resolve `nosuch.example`: failed to lookup address information: Name or service not known".into()),
+        ("RINGFENCE_DIRECT_TCP_HOSTS", "*", "`*` is not a host to reach on TCP port 443 (a lone `*` is everybody: name who may be reached)".into()),
         ("RINGFENCE_PROXY", "ftp://203.0.113.9", "`ftp://203.0.113.9` is not a proxy `http://[USER[:PASSWORD]@]HOST[:PORT]` or `HOST:PORT` (the scheme `ftp` is not supported, `http` is)".into()),
         ("RINGFENCE_DNS_SERVER", "web.example", "`web.example` is not `auto`, `open`, `off` or a resolver `ADDRESS[:PORT]` (a resolver is named by its address, and this is none)".into()),
     ] {

@@ -111,7 +111,7 @@ fn metadata_services() {
 
 #[test]
 fn name_servers() {
-    proves(&["DNS to anybody, over UDP, TCP, TLS or QUIC."]);
+    proves(&["DNS to anybody but the sandbox's own resolver, over UDP, TCP, TLS or QUIC."]);
     refused("dns", true);
 }
 

@@ -95,14 +95,32 @@ fn a_name_does_not_lead_to_the_host_or_to_metadata() {
     for (address, message) in [
         ("198.51.100.1", "`evil.example` resolves to 198.51.100.1, an address of this host"),
         ("2001:db8:1::1", "`evil.example` resolves to 2001:db8:1::1, an address of this host"),
-        ("169.254.169.254", "`evil.example` resolves to 169.254.169.254, which can't be reached from a sandbox"),
-        ("fd00:ec2::254", "`evil.example` resolves to fd00:ec2::254, which can't be reached from a sandbox"),
-        ("100.100.100.200", "`evil.example` resolves to 100.100.100.200, which can't be reached from a sandbox"),
-        ("fd20:ce::254", "`evil.example` resolves to fd20:ce::254, which can't be reached from a sandbox"),
-        ("64:ff9b::169.254.169.254", "which can't be reached from a sandbox"),
-        ("168.63.129.16", "`evil.example` resolves to 168.63.129.16, which can't be reached from a sandbox"),
+        (
+            "169.254.169.254",
+            "`evil.example` resolves to 169.254.169.254, a cloud metadata address, which a name may not open",
+        ),
+        (
+            "fd00:ec2::254",
+            "`evil.example` resolves to fd00:ec2::254, a cloud metadata address, which a name may not open",
+        ),
+        (
+            "100.100.100.200",
+            "`evil.example` resolves to 100.100.100.200, a cloud metadata address, which a name may not open",
+        ),
+        (
+            "fd20:ce::254",
+            "`evil.example` resolves to fd20:ce::254, a cloud metadata address, which a name may not open",
+        ),
+        ("64:ff9b::169.254.169.254", "a cloud metadata address, which a name may not open"),
+        (
+            "168.63.129.16",
+            "`evil.example` resolves to 168.63.129.16, a cloud metadata address, which a name may not open",
+        ),
         ("127.0.0.1", "`evil.example` resolves to 127.0.0.1"),
-        ("::ffff:169.254.169.254", "`evil.example` resolves to 169.254.169.254, which can't be reached from a sandbox"),
+        (
+            "::ffff:169.254.169.254",
+            "`evil.example` resolves to 169.254.169.254, a cloud metadata address, which a name may not open",
+        ),
     ] {
         let before = world.state();
         std::fs::write(world.directory().join("hosts"), format!("{address} evil.example\n")).unwrap();
@@ -112,6 +130,11 @@ fn a_name_does_not_lead_to_the_host_or_to_metadata() {
             assert!(error.starts_with("ringfence: ") && error.contains(message), "{address}: {error}");
             assert_eq!(output.status.code(), Some(125));
         }
+        // Where a wildcard covers what the host's file says of the host itself, that is no reason not to start, and opens nothing.
+        let wild = format!("run --direct *.example:80 -- {} -I -c", crate::support::python().unwrap_or("python3"));
+        let mut command = world.ringfence(wild.split(' '));
+        command.arg("import socket; print(socket.socket(socket.AF_INET).connect_ex(('198.51.100.1', 80)))");
+        assert_eq!(good(world.output(command)), "111\n", "{address}");
         world.nothing_left(&before, address);
     }
 }

@@ -287,7 +287,7 @@ def sockets(*groups):
                 attempt("udp-" + address, datagram, address, 123)
         elif group == "dns":
             query = b"\x12\x34\1\0\0\1\0\0\0\0\0\0\x04LEAK\x07example\0\0\1\0\1"
-            for address in (OTHER4, OTHER6, ALLOWED4, ALLOWED6, HOST4, HOST6, gateway(socket.AF_INET), "127.0.0.53"):
+            for address in (OTHER4, OTHER6, ALLOWED4, ALLOWED6, HOST4, HOST6, gateway(socket.AF_INET)):
                 attempt("udp-%s-53" % address, datagram, address, 53, data=query)
                 attempt("tcp-%s-53" % address, stream, address, 53, data=struct.pack("!H", len(query)) + query)
                 attempt("tls-%s-853" % address, stream, address, 853)

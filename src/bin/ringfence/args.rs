@@ -22,6 +22,8 @@ pub enum Subcommand {
     Run(RunArguments),
     /// Show what `run` would do, without doing it: wire, both rulesets, environment.
     Plan(PlanArguments),
+    /// Show or change the policy of a sandbox that runs, by the name it was given with `run --name`.
+    Policy(ChangeArguments),
     /// Say which kernel features and privileges are there, and what each is needed for.
     Doctor(DoctorArguments),
     /// Follow an nflog group as JSON lines, until SIGINT or SIGTERM: what a fence refuses goes to group 1 of its namespace.
@@ -55,9 +57,16 @@ pub struct PolicyArguments {
     /// Direct TCP endpoint at port 443 of a host (repeatable, comma-separated).
     #[arg(long, value_name = "HOST")]
     pub direct_host: Vec<String>,
-    /// Who answers questions about names inside: `auto` or `off`, which in this version are both nobody.
-    #[arg(long, value_name = "MODE")]
+    /// Who answers questions about names inside: `auto` (built in, for names of the policy), `open` (for every name), `off`, or a
+    /// resolver that the sandbox asks itself.
+    #[arg(long, value_name = "auto|open|off|IP[:PORT]")]
     pub dns: Option<String>,
+    /// How long an address of a direct name stays open after its answer has run out, 15 unless told.
+    #[arg(long, value_name = "SECONDS")]
+    pub dns_grace: Option<String>,
+    /// Name, or `*.NAME`, whose addresses may be private, though it looks public (repeatable, comma-separated).
+    #[arg(long, value_name = "NAME")]
+    pub private_name: Vec<String>,
     /// Let everything pass, and log what would be refused (not in this version).
     #[arg(long)]
     pub audit: bool,
@@ -144,6 +153,57 @@ pub enum PlanFormat {
     Json,
     Nft,
     Dot,
+}
+
+#[derive(Debug, Args)]
+pub struct ChangeArguments {
+    #[command(subcommand)]
+    pub change: Change,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Change {
+    /// Print the policy as it is now, as a policy file.
+    Show(NamedArguments),
+    /// Put another policy in its place, and cut what that does not let through.
+    Set(SetArguments),
+    /// Add destinations and direct endpoints.
+    Allow(EntryArguments),
+    /// Take destinations and direct endpoints away, and cut their flows.
+    Revoke(EntryArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct NamedArguments {
+    /// Name of the sandbox.
+    #[arg(value_name = "SANDBOX")]
+    pub sandbox: String,
+}
+
+#[derive(Debug, Args)]
+pub struct SetArguments {
+    #[command(flatten)]
+    pub policy: PolicyArguments,
+    #[command(flatten)]
+    pub named: NamedArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct EntryArguments {
+    /// Destination of the built-in proxy's (repeatable, comma-separated).
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub allow: Vec<String>,
+    /// Direct TCP endpoint (repeatable, comma-separated).
+    #[arg(long, value_name = "HOST:PORT")]
+    pub direct: Vec<String>,
+    /// Direct UDP endpoint (repeatable, comma-separated).
+    #[arg(long, value_name = "HOST:PORT")]
+    pub direct_udp: Vec<String>,
+    /// Direct TCP endpoint at port 443 of a host (repeatable, comma-separated).
+    #[arg(long, value_name = "HOST")]
+    pub direct_host: Vec<String>,
+    #[command(flatten)]
+    pub named: NamedArguments,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod events;
 mod plan;
+mod policy;
 mod run;
 mod settings;
 mod usage;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let result = match arguments.subcommand {
         Subcommand::Run(arguments) => run::run(arguments),
         Subcommand::Plan(arguments) => plan::plan(arguments),
+        Subcommand::Policy(arguments) => policy::policy(arguments),
         Subcommand::Doctor(arguments) => doctor::doctor(arguments),
         Subcommand::Events(arguments) => events::events(&arguments),
         Subcommand::Demo => demo::demo(),

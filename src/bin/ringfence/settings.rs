@@ -39,6 +39,7 @@ fn flags(
         (Key::Direct, &policy.direct),
         (Key::DirectUdp, &policy.direct_udp),
         (Key::DirectHost, &policy.direct_host),
+        (Key::PrivateName, &policy.private_name),
         (Key::Pool, &policy.pool),
         (Key::Ro, &files.ro),
         (Key::Rw, &files.rw),
@@ -53,6 +54,7 @@ fn flags(
     single(Key::Proxy, &policy.proxy)?;
     single(Key::ProxyAt, &policy.proxy_at)?;
     single(Key::Dns, &policy.dns)?;
+    single(Key::DnsGrace, &policy.dns_grace)?;
     single(Key::Landlock, &files.landlock)?;
     if let Some(options) = options {
         single(Key::User, &options.user)?;

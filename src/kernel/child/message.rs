@@ -13,6 +13,7 @@ pub(super) enum Step {
     Propagation,
     Proc,
     ProcSys,
+    Covers,
     Signals,
     Fork,
     Stdio,
@@ -30,12 +31,13 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Lifeline,
         Self::Descriptors,
         Self::Propagation,
         Self::Proc,
         Self::ProcSys,
+        Self::Covers,
         Self::Signals,
         Self::Fork,
         Self::Stdio,
@@ -64,6 +66,7 @@ impl Step {
             Self::Propagation => "can't keep the command's mounts from the host",
             Self::Proc => "can't mount /proc for the command's PID namespace",
             Self::ProcSys => "can't make /proc/sys read-only for the command",
+            Self::Covers => "can't put the sandbox's own files over the host's for the command",
             Self::Signals => "can't take over signals for the command",
             Self::Fork => "can't fork the command",
             Self::Stdio => "can't hand the command its standard streams",
@@ -89,7 +92,7 @@ impl Step {
             Self::Proc => {
                 "inside a container that masks parts of /proc the kernel refuses a new one; --share-pid does without a PID namespace"
             }
-            Self::Propagation | Self::ProcSys | Self::UserNamespace => "this needs CAP_SYS_ADMIN",
+            Self::Propagation | Self::ProcSys | Self::Covers | Self::UserNamespace => "this needs CAP_SYS_ADMIN",
             Self::Bounding => "this needs CAP_SETPCAP",
             Self::Groups | Self::Gid => "this needs CAP_SETGID",
             Self::Uid => "this needs CAP_SETUID",

@@ -18,6 +18,7 @@
 
 mod capability;
 mod command;
+mod cover;
 mod descendants;
 mod families;
 mod keeper;
@@ -40,6 +41,7 @@ use rustix::process::pidfd_send_signal;
 use tokio::sync::watch;
 
 pub use capability::{Capabilities, CapabilitySet};
+pub use cover::Cover;
 pub use signal::{Forwarding, Signal, forward_signals, hold_signals};
 pub use spec::ChildSpec;
 pub use status::{ExecError, ExitStatus};

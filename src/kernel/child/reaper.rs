@@ -19,7 +19,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::message::{At, Failure, KILL_EVERYTHING, Report, Step};
 use super::spec::{Pointers, Prepared};
 use super::sys::{self, Fork, Reaped};
-use super::{command, descendants, signal};
+use super::{command, cover, descendants, signal};
 
 /// Sets up the namespaces, runs the command, and ends when it has ended.
 pub(super) fn run(prepared: &Prepared, pointers: &mut Pointers<'_>) -> ! {
@@ -52,6 +52,7 @@ fn set_up(prepared: &Prepared, pointers: &mut Pointers<'_>) -> Result<(libc::pid
     let _ = rustix::thread::set_name(c"ringfence-init");
 
     keep_mounts_from_host().at(Step::Propagation)?;
+    cover::cover_all(&prepared.covers, prepared.pid_namespace).at(Step::Covers)?;
     if prepared.pid_namespace {
         mount_proc().at(Step::Proc)?;
     }

@@ -9,7 +9,8 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::thread::{Gid, Uid};
 
 use super::capability::{CapabilityPlan, CapabilitySet};
-use super::{Capabilities, families, signal};
+use super::cover::{Cover, PreparedCover};
+use super::{Capabilities, cover, families, signal};
 use crate::kernel::passwd::User;
 use crate::kernel::userns::Userns;
 use crate::{Error, ErrorKind, Result};
@@ -37,6 +38,8 @@ pub struct ChildSpec {
     pub user_namespace: Option<Userns>,
     /// A Landlock ruleset to restrict it with, as `landlock_create_ruleset(2)` made it. The /proc of a PID namespace of its own is added, for reading.
     pub landlock: Option<OwnedFd>,
+    /// What it sees in place of the host's files. Nothing of the host's is changed.
+    pub covers: Vec<Cover>,
     /// Standard input, output and error; `None` shares the caller's.
     pub stdio: [Option<OwnedFd>; 3],
 }
@@ -53,6 +56,7 @@ impl ChildSpec {
             pid_namespace: true,
             user_namespace: None,
             landlock: None,
+            covers: Vec::new(),
             stdio: [None, None, None],
         }
     }
@@ -73,6 +77,7 @@ pub(super) struct Prepared {
     pub families: Vec<libc::sock_filter>,
     pub user_namespace: Option<OwnedFd>,
     pub landlock: Option<OwnedFd>,
+    pub covers: Vec<PreparedCover>,
     pub stdio: [Option<OwnedFd>; 3],
     /// The child's end of the control socket.
     pub control: OwnedFd,
@@ -120,6 +125,8 @@ impl Prepared {
             environment.push(c_string(entry, &what)?);
         }
 
+        let covers = cover::prepare(spec.covers)?;
+
         // Duplicates, so that all are close-on-exec and none is 0, 1 or 2, whatever the caller's were.
         let [input, output, error] = spec.stdio.map(|stream| stream.map(above_stdio).transpose());
         let stdio = [input?, output?, error?];
@@ -144,6 +151,7 @@ impl Prepared {
             families: families::filter(),
             user_namespace,
             landlock,
+            covers,
             stdio,
             control,
             close: gaps(&kept),
@@ -216,7 +224,7 @@ fn candidates(program: &OsStr, path: &[u8]) -> Result<Vec<CString>> {
         .collect()
 }
 
-fn c_string(text: OsString, what: &str) -> Result<CString> {
+pub(super) fn c_string(text: OsString, what: &str) -> Result<CString> {
     CString::new(text.into_vec()).map_err(|_| Error::new(ErrorKind::Child, format!("{what} holds a NUL byte")))
 }
 
