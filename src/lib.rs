@@ -26,4 +26,7 @@ pub mod wire;
 
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "sandbox")]
-pub use sandbox::{Command, Control, Entry, Host, RemoteControl, Running, Sandbox, SandboxOptions, plan};
+pub use sandbox::{
+    Command, Control, Counted, Counters, Entry, EventStream, Host, OnReport, RemoteControl, Running, Sandbox,
+    SandboxOptions, plan,
+};

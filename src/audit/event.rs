@@ -1,11 +1,12 @@
-//! A logged packet as an event, and an event as JSON.
+//! Something that was refused, as an event, and an event as JSON.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
-use super::rfc3339;
+use super::{Identity, Summary, rfc3339};
 use crate::wire::nflog::Message;
 use crate::wire::packet::Version;
 
@@ -13,7 +14,7 @@ use crate::wire::packet::Version;
 pub const SCHEMA: u32 = 1;
 
 /// Rules of a fence by their prefix, and what they do with what they log.
-const RULES: [(&str, &str); 7] = [
+const RULES: [(&str, &str); 12] = [
     ("bypass-tcp", "reject"),
     ("bypass-udp", "reject"),
     ("bypass-icmp", "reject"),
@@ -21,6 +22,12 @@ const RULES: [(&str, &str); 7] = [
     ("bypass-other", "reject"),
     ("bypass-malformed", "drop"),
     ("bypass-forward", "drop"),
+    // Of an audit, in which they pass.
+    ("audit-tcp", "accept"),
+    ("audit-udp", "accept"),
+    ("audit-icmp", "accept"),
+    ("audit-icmpv6", "accept"),
+    ("audit-other", "accept"),
 ];
 
 /// Something that happened, to be told as one JSON object.
@@ -28,14 +35,15 @@ const RULES: [(&str, &str); 7] = [
 #[non_exhaustive]
 pub enum Event {
     /// A fence refused a packet.
-    Bypass(Attempt),
+    Bypass(Box<Attempt>),
+    /// The built-in proxy or resolver refused a destination or a name.
+    Denied(Box<Attempt>),
     /// A rule that is not of a fence logged a packet.
-    Packet(Attempt),
+    Packet(Box<Attempt>),
     /// Events were lost.
-    Lost {
-        /// How many, at least.
-        count: u64,
-    },
+    Lost(Lost),
+    /// Everything that was refused, in short. The last event of a sandbox.
+    Summary(Box<Summary>),
 }
 
 impl Event {
@@ -46,7 +54,6 @@ impl Event {
         let packet = message.packet().and_then(Result::ok);
         let ports = packet.as_ref().and_then(|packet| packet.ports());
         let attempt = Attempt {
-            time: message.timestamp.unwrap_or(received),
             verdict: ours.map(|(_, verdict)| *verdict),
             family: packet.as_ref().map(|packet| match packet.version {
                 Version::V4 => "ipv4",
@@ -59,61 +66,100 @@ impl Event {
             dport: ports.map(|(_, destination)| destination),
             uid: message.uid,
             gid: message.gid,
-            identity: ours.map(|_| Identity::Unknown { reason: "this version does not look for the process" }),
+            identity: ours.map(|_| Identity::unknown("nobody looked for the process")),
             rule: (!prefix.is_empty()).then(|| prefix.to_owned()),
+            denial_stage: ours.map(|_| "bypass"),
+            ..Attempt::at(message.timestamp.unwrap_or(received))
         };
-        if ours.is_some() { Self::Bypass(attempt) } else { Self::Packet(attempt) }
+        if ours.is_some() { Self::Bypass(Box::new(attempt)) } else { Self::Packet(Box::new(attempt)) }
     }
 
     /// The event as one line of JSON, without the line's end.
     ///
-    /// A foreign rule's text may be anything: control characters and direction marks are escaped, so that they reach no terminal.
+    /// What others wrote (a foreign rule's text, a program's name) may be anything: control characters and direction marks are
+    /// escaped, so that they reach no terminal.
     pub fn to_json(&self) -> String {
-        // Only a map with keys that are no text, or a writer, can fail.
-        let json = serde_json::to_string(self).unwrap_or_default();
-        let mut line = String::with_capacity(json.len());
-        for character in json.chars() {
-            match character {
-                // Only strings have any. All of them lie below U+10000, so that one escape is enough.
-                '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                    line.push_str(&format!("\\u{:04x}", u32::from(character)));
-                }
-                plain => line.push(plain),
-            }
-        }
-        line
+        line(self)
     }
+
+    /// How many refusals it stands for: one that is told, or those that were lost.
+    pub fn weight(&self) -> u64 {
+        match self {
+            Self::Bypass(_) | Self::Denied(_) => 1,
+            Self::Lost(lost) => lost.count,
+            Self::Packet(_) | Self::Summary(_) => 0,
+        }
+    }
+}
+
+/// A value as one line of JSON.
+pub(super) fn line(value: &impl Serialize) -> String {
+    // Only a map with keys that are no text, or a writer, can fail.
+    let json = serde_json::to_string(value).unwrap_or_default();
+    // serde_json has escaped what lies below; nearly every line is done here.
+    if json.bytes().all(|byte| byte < 0x7f) {
+        return json;
+    }
+    let mut line = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            // Only strings have any. All of them lie below U+10000, so that one escape is enough.
+            '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                line.push_str(&format!("\\u{:04x}", u32::from(character)));
+            }
+            plain => line.push(plain),
+        }
+    }
+    line
 }
 
 impl Serialize for Event {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Line<'a> {
+        struct Line<'a, T> {
             schema: u32,
             event: &'static str,
             #[serde(flatten)]
-            attempt: Option<&'a Attempt>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            count: Option<u64>,
+            told: &'a T,
         }
-        let line = |event, attempt, count| Line { schema: SCHEMA, event, attempt, count };
+        fn told<S: Serializer, T: Serialize>(event: &'static str, told: &T, serializer: S) -> Result<S::Ok, S::Error> {
+            Line { schema: SCHEMA, event, told }.serialize(serializer)
+        }
         match self {
-            Self::Bypass(attempt) => line("bypass", Some(attempt), None),
-            Self::Packet(attempt) => line("packet", Some(attempt), None),
-            Self::Lost { count } => line("lost", None, Some(*count)),
+            Self::Bypass(attempt) => told("bypass", attempt, serializer),
+            Self::Denied(attempt) => told("denied", attempt, serializer),
+            Self::Packet(attempt) => told("packet", attempt, serializer),
+            Self::Lost(lost) => told("lost", lost, serializer),
+            Self::Summary(summary) => told("summary", summary, serializer),
         }
-        .serialize(serializer)
     }
 }
 
-/// A packet that somebody tried to send. What is not known is left out.
+/// Events that were lost, of which nothing else is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// When that was seen.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub time: SystemTime,
+    /// The sandbox, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Arc<str>>,
+    /// How many.
+    pub count: u64,
+}
+
+/// A packet that somebody tried to send, or a destination that somebody asked for. What is not known is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Attempt {
     /// When.
     #[serde(serialize_with = "as_rfc3339")]
     pub time: SystemTime,
-    /// What became of it: `reject`, with an answer to its sender, or `drop`. Not known of foreign rules.
+    /// The sandbox's name, or the host's end of its wire where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Arc<str>>,
+    /// What became of it: `reject`, with an answer to its sender, or `drop`; `deny` by the proxy and the resolver. Not known of foreign
+    /// rules.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<&'static str>,
     /// `ipv4` or `ipv6`.
@@ -134,33 +180,58 @@ pub struct Attempt {
     /// Destination port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dport: Option<u16>,
+    /// The name that was asked for, or that the built-in resolver handed the destination address out for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// What the resolver was asked for: `A`, `AAAA`, ….
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
     /// User who opened the socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
     /// Group of who opened the socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
-    /// How sure it is which process that was. Not looked for where a foreign rule logged.
+    /// How sure it is which process that was, and which. Not looked for where a foreign rule logged.
     #[serde(flatten)]
     pub identity: Option<Identity>,
-    /// The rule's prefix.
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The rule's prefix; of the proxy and the resolver, their reason in one word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// Where in its way it was refused: `bypass` by the fence, `connect` by the proxy, `dns` by the resolver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denial_stage: Option<&'static str>,
 }
 
-/// How sure it is which process tried.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "identity", rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Identity {
-    /// It is not known.
-    Unknown {
-        /// Why not.
-        reason: &'static str,
-    },
+impl Attempt {
+    /// An attempt of which only the time is known.
+    pub fn at(time: SystemTime) -> Self {
+        Self {
+            time,
+            sandbox: None,
+            verdict: None,
+            family: None,
+            proto: None,
+            src: None,
+            sport: None,
+            dst: None,
+            dport: None,
+            host: None,
+            query: None,
+            uid: None,
+            gid: None,
+            identity: None,
+            hint: None,
+            rule: None,
+            denial_stage: None,
+        }
+    }
 }
 
-fn as_rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&rfc3339(*time))
 }
 
@@ -188,7 +259,7 @@ mod tests {
         let sport = message.packet().unwrap().unwrap().ports().unwrap().0;
         let (uid, gid) = (message.uid.unwrap(), message.gid.unwrap());
         let wanted = format!(
-            r#"{{"schema":1,"event":"bypass","time":"2026-01-02T12:00:00.000001Z","verdict":"reject","family":"ipv4","proto":"tcp","src":"10.200.0.2","sport":{sport},"dst":"203.0.113.10","dport":443,"uid":{uid},"gid":{gid},"identity":"unknown","reason":"this version does not look for the process","rule":"bypass-tcp"}}"#
+            r#"{{"schema":1,"event":"bypass","time":"2026-01-02T12:00:00.000001Z","verdict":"reject","family":"ipv4","proto":"tcp","src":"10.200.0.2","sport":{sport},"dst":"203.0.113.10","dport":443,"uid":{uid},"gid":{gid},"identity":"unknown","reason":"nobody looked for the process","rule":"bypass-tcp","denial_stage":"bypass"}}"#
         );
         assert_eq!(Event::of(&message, noon()).to_json(), wanted);
     }
@@ -198,7 +269,8 @@ mod tests {
         let json = Event::of(&captured(ICMPV6), noon()).to_json();
         assert!(json.contains(r#""family":"ipv6","proto":"icmpv6","src":"#), "{json}");
         assert!(!json.contains("port\":") && !json.contains("null"), "{json}");
-        assert_eq!(Event::Lost { count: 7 }.to_json(), r#"{"schema":1,"event":"lost","count":7}"#);
+        let lost = Event::Lost(Lost { time: UNIX_EPOCH, sandbox: None, count: 7 });
+        assert_eq!(lost.to_json(), r#"{"schema":1,"event":"lost","time":"1970-01-01T00:00:00.000000Z","count":7}"#);
     }
 
     #[test]

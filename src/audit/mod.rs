@@ -1,7 +1,22 @@
 //! What was refused, as the outside is told of it.
 
 mod event;
+#[cfg(feature = "sandbox")]
+pub mod hint;
+mod identity;
+#[cfg(feature = "sandbox")]
+mod learn;
+pub mod ocsf;
+#[cfg(feature = "sandbox")]
+mod report;
+mod summary;
 mod time;
 
-pub use event::{Attempt, Event, Identity, SCHEMA};
+pub use event::{Attempt, Event, Lost, SCHEMA};
+pub use identity::{Ancestor, Attempted, Identify, Identity, Process};
+#[cfg(feature = "sandbox")]
+pub use learn::learned;
+#[cfg(feature = "sandbox")]
+pub use report::Report;
+pub use summary::{Denial, RuleCount, Summary};
 pub use time::rfc3339;

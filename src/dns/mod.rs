@@ -103,6 +103,8 @@ pub struct Denial {
     pub reason: DenialReason,
     /// Where in its way it was refused: always `dns` here.
     pub stage: &'static str,
+    /// It was answered all the same, for an audit.
+    pub passed: bool,
 }
 
 /// Why a question was refused.

@@ -60,6 +60,7 @@ pub struct Resolver {
     answers: Arc<Answers>,
     on_denial: Option<OnDenial>,
     search: bool,
+    audit: bool,
     limits: Limits,
 }
 
@@ -72,7 +73,15 @@ impl std::fmt::Debug for Resolver {
 impl Resolver {
     /// Makes a resolver that asks as the host would, and hands out what the gate admits.
     pub fn new(host: HostResolver, gate: Arc<dyn Gate>) -> Self {
-        Self { host, gate, answers: Arc::default(), on_denial: None, search: true, limits: Limits::default() }
+        Self {
+            host,
+            gate,
+            answers: Arc::default(),
+            on_denial: None,
+            search: true,
+            audit: false,
+            limits: Limits::default(),
+        }
     }
 
     /// Tells `callback` of every question that is refused.
@@ -91,6 +100,12 @@ impl Resolver {
     /// for, once is enough.
     pub fn search(mut self, search: bool) -> Self {
         self.search = search;
+        self
+    }
+
+    /// Says whether names that the gate does not cover, and addresses that it does not admit, are told of and handed out: an audit.
+    pub fn audit(mut self, audit: bool) -> Self {
+        self.audit = audit;
         self
     }
 
@@ -133,23 +148,31 @@ impl Resolver {
             Err(Unread::Error(error)) => return Some(error),
             Err(Unread::Silence) => return None,
         };
-        let denied = |reason| {
+        let denied = |reason, passed| {
             if let Some(callback) = &self.on_denial {
                 let (name, kind) = (question.written(), question.kind_name());
-                callback(Denial { client, name, kind, reason, stage: "dns" });
+                callback(Denial { client, name, kind, reason, stage: "dns", passed });
             }
         };
         // `localhost` is the sandbox's own, whatever the policy.
-        let name = question.name().filter(|name| name.is_localhost() || self.gate.covers(name));
+        let covered = |name: &DnsName| name.is_localhost() || self.gate.covers(name);
+        let passes = || {
+            let audited = self.audit && is_answered(question.kind());
+            if audited {
+                denied(DenialReason::NotCovered, true);
+            }
+            audited
+        };
+        let name = question.name().filter(|name| covered(name) || passes());
         if question.kind() == RecordType::PTR
             || name.is_none() && !matches!(question.kind(), RecordType::ANY | RecordType::AXFR | RecordType::IXFR)
         {
             // Not REFUSED: musl's resolver passes over that and waits for an answer until its time is up, and a search list is not followed past it.
-            denied(if name.is_some() { DenialReason::Kind } else { DenialReason::NotCovered });
+            denied(if name.is_some() { DenialReason::Kind } else { DenialReason::NotCovered }, false);
             return Some(question.blocked(ResponseCode::NXDomain, Blocked::Policy));
         }
         let Some(name) = name.filter(|_| is_answered(question.kind())) else {
-            denied(DenialReason::Kind);
+            denied(DenialReason::Kind, false);
             return Some(question.blocked(ResponseCode::Refused, Blocked::Kind));
         };
         let found = self.host.look_up(&name, question.kind(), self.search).await;
@@ -169,8 +192,12 @@ impl Resolver {
                         (ResponseCode::ServFail, DenialReason::Failed)
                     }
                 };
-                denied(reason);
-                Some(question.blocked(code, Blocked::Policy))
+                denied(reason, self.audit);
+                if !self.audit {
+                    return Some(question.blocked(code, Blocked::Policy));
+                }
+                self.answers.note(&name, found.answer.addresses());
+                Some(question.reply(&found.answer, found.ttl, carrier))
             }
         }
     }

@@ -5,10 +5,14 @@ pub mod child;
 #[cfg(feature = "sandbox")]
 pub mod conntrack;
 #[cfg(feature = "sandbox")]
+pub mod descriptor;
+#[cfg(feature = "sandbox")]
 mod dialogue;
 pub mod forwarding;
 #[cfg(feature = "sandbox")]
 pub mod guard;
+#[cfg(feature = "sandbox")]
+pub mod identity;
 #[cfg(feature = "sandbox")]
 pub mod inet_diag;
 #[cfg(feature = "sandbox")]

@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    AllowEntry, Capability, DnsGrace, DnsMode, Endpoint, EnvVar, FilePath, HostPattern, LandlockMode, Origin,
-    PolicyError, PoolPrefix, ProxyAt, ProxyUrl, SandboxName, Sourced, Transport, User,
+    AllowEntry, Capability, DnsGrace, DnsMode, Endpoint, EnvVar, EventsFormat, EventsTo, FilePath, HostPattern,
+    LandlockMode, LearnTo, MetricsTo, Origin, PolicyError, PoolPrefix, ProxyAt, ProxyUrl, SandboxName, Sourced,
+    Transport, User,
 };
 
 /// A thing that can be said: a flag `--NAME`, or a key `NAME` of a policy file.
@@ -51,6 +52,14 @@ pub enum Key {
     Ro,
     /// Files and directories to write. Repeatable, and not separated by commas.
     Rw,
+    /// Where events go.
+    Events,
+    /// In which words.
+    EventsFormat,
+    /// Where metrics are found.
+    Metrics,
+    /// Where the policy is written that an audit has learned.
+    Learn,
 }
 
 /// How often a key takes a value, and of which type.
@@ -63,7 +72,7 @@ pub(super) enum Arity {
 
 impl Key {
     /// All of them, in the order of the command line's help.
-    pub const ALL: [Key; 20] = [
+    pub const ALL: [Key; 24] = [
         Key::Allow,
         Key::Proxy,
         Key::ProxyAt,
@@ -84,6 +93,10 @@ impl Key {
         Key::Landlock,
         Key::Ro,
         Key::Rw,
+        Key::Events,
+        Key::EventsFormat,
+        Key::Metrics,
+        Key::Learn,
     ];
 
     /// Its name in a policy file; with `--` in front, its flag.
@@ -109,6 +122,10 @@ impl Key {
             Key::Landlock => "landlock",
             Key::Ro => "ro",
             Key::Rw => "rw",
+            Key::Events => "events",
+            Key::EventsFormat => "events-format",
+            Key::Metrics => "metrics",
+            Key::Learn => "learn",
         }
     }
 
@@ -120,6 +137,7 @@ impl Key {
         match self {
             Key::Audit | Key::SharePid | Key::DropCaps => Arity::Switch,
             Key::Proxy | Key::ProxyAt | Key::Dns | Key::DnsGrace | Key::User | Key::Name | Key::Landlock => Arity::One,
+            Key::Events | Key::EventsFormat | Key::Metrics | Key::Learn => Arity::One,
             Key::Allow
             | Key::Direct
             | Key::DirectUdp
@@ -165,6 +183,10 @@ pub struct Layer {
     pub(super) landlock: Option<Sourced<LandlockMode>>,
     pub(super) ro: Option<Vec<Sourced<FilePath>>>,
     pub(super) rw: Option<Vec<Sourced<FilePath>>>,
+    pub(super) events: Option<Sourced<EventsTo>>,
+    pub(super) events_format: Option<Sourced<EventsFormat>>,
+    pub(super) metrics: Option<Sourced<MetricsTo>>,
+    pub(super) learn: Option<Sourced<LearnTo>>,
     entries: usize,
 }
 
@@ -218,6 +240,10 @@ impl Layer {
             Key::Landlock => one(&mut self.landlock, key, text, origin, LandlockMode::from_str),
             Key::Ro => whole(&mut self.ro, entries, text, origin),
             Key::Rw => whole(&mut self.rw, entries, text, origin),
+            Key::Events => one(&mut self.events, key, text, origin, EventsTo::from_str),
+            Key::EventsFormat => one(&mut self.events_format, key, text, origin, EventsFormat::from_str),
+            Key::Metrics => one(&mut self.metrics, key, text, origin, MetricsTo::from_str),
+            Key::Learn => one(&mut self.learn, key, text, origin, LearnTo::from_str),
         };
         added.map_err(|error| error.at(origin.clone()))
     }
@@ -251,7 +277,11 @@ impl Layer {
             | Key::SharePid
             | Key::DropCaps
             | Key::KeepCaps
-            | Key::Landlock => {}
+            | Key::Landlock
+            | Key::Events
+            | Key::EventsFormat
+            | Key::Metrics
+            | Key::Learn => {}
         }
     }
 
@@ -283,6 +313,10 @@ impl Layer {
             landlock: self.landlock.or(weaker.landlock),
             ro: self.ro.or(weaker.ro),
             rw: self.rw.or(weaker.rw),
+            events: self.events.or(weaker.events),
+            events_format: self.events_format.or(weaker.events_format),
+            metrics: self.metrics.or(weaker.metrics),
+            learn: self.learn.or(weaker.learn),
             entries: 0,
         }
     }
@@ -390,6 +424,9 @@ mod tests {
                 Key::KeepCaps => "kill",
                 Key::Landlock => "required",
                 Key::Ro | Key::Rw => "/srv/a,b",
+                Key::Events => "fd:3",
+                Key::EventsFormat => "ocsf",
+                Key::Metrics | Key::Learn => "m",
             };
             let given = layer(&[(key, text)]).unwrap();
             assert_ne!(Layer { entries: 0, ..given }, Layer::new(), "{key} left no trace");

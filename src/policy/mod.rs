@@ -27,6 +27,7 @@ mod proxy;
 mod run;
 mod settings;
 pub(crate) mod special;
+mod told;
 mod variables;
 mod write;
 
@@ -44,4 +45,5 @@ pub use pool::PoolPrefix;
 pub use proxy::{Credentials, ProxyAt, ProxyUrl};
 pub use run::{EnvVar, RunOptions, SandboxName, User};
 pub use settings::{Policy, PolicyBuilder, Settings};
+pub use told::{EventsFormat, EventsTo, LearnTo, MetricsTo};
 pub use variables::Variables;

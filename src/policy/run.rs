@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::authority::{Reason, number};
 use super::origin::part;
-use super::{Capabilities, FilePath, LandlockMode, Origin, PolicyError, Sourced};
+use super::{
+    Capabilities, EventsFormat, EventsTo, FilePath, LandlockMode, LearnTo, MetricsTo, Origin, PolicyError, Sourced,
+};
 
 /// User and group that the command runs as, by number: names may differ between the host and an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -154,6 +156,14 @@ pub struct RunOptions {
     pub ro: Vec<Sourced<FilePath>>,
     /// What it may write, besides the working directory and what ordinary programs need.
     pub rw: Vec<Sourced<FilePath>>,
+    /// Where events go; nowhere where nobody said.
+    pub events: Option<Sourced<EventsTo>>,
+    /// In which words.
+    pub events_format: Sourced<EventsFormat>,
+    /// Where metrics are found; nowhere where nobody said.
+    pub metrics: Option<Sourced<MetricsTo>>,
+    /// Where the policy is written that an audit has learned; nowhere where nobody said.
+    pub learn: Option<Sourced<LearnTo>>,
 }
 
 impl Default for RunOptions {
@@ -167,6 +177,10 @@ impl Default for RunOptions {
             landlock: None,
             ro: Vec::new(),
             rw: Vec::new(),
+            events: None,
+            events_format: Sourced::new(EventsFormat::default(), Origin::Default),
+            metrics: None,
+            learn: None,
         }
     }
 }

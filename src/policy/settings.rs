@@ -241,12 +241,23 @@ impl Settings {
                 landlock: said.landlock,
                 ro: first_of_each(said.ro.into_iter().flatten()),
                 rw: first_of_each(said.rw.into_iter().flatten()),
+                events: said.events,
+                events_format: said.events_format.unwrap_or(default.run.events_format),
+                metrics: said.metrics,
+                learn: said.learn,
             },
         })
     }
 }
 
 fn contradictions(said: &Layer) -> Result<(), PolicyError> {
+    if let Some(learn) = &said.learn
+        && !said.audit.as_ref().is_some_and(|audit| audit.value)
+    {
+        return Err(PolicyError::new("possible without `audit`", format!("learn = {}", learn.value))
+            .because("what would be refused is learned while it passes")
+            .at(learn.origin.clone()));
+    }
     if let Some(proxy_at) = &said.proxy_at {
         let beside = |what: &str, other: String, origin: &Origin| {
             Err(PolicyError::new(format!("possible beside `{what}`"), format!("proxy-at = {}", proxy_at.value))

@@ -27,6 +27,8 @@ use crate::policy::{AllowEntry, Host};
 /// What all connections share.
 pub(super) struct Shared {
     pub(super) allow: watch::Receiver<AllowList>,
+    /// What the list does not cover is told, and let through.
+    pub(super) audit: bool,
     pub(super) upstream: Option<Upstream>,
     /// `Proxy-Authorization` for the upstream.
     pub(super) authorization: Option<HeaderValue>,
@@ -39,7 +41,8 @@ pub(super) struct Shared {
 impl Shared {
     /// Makes ready what all connections share, in the namespace that is dialled from.
     pub(super) fn new(proxy: super::Proxy) -> crate::Result<Self> {
-        let super::Proxy { config: super::ProxyConfig { allow, upstream, limits }, list, resolver, on_denial } = proxy;
+        let super::Proxy { config: super::ProxyConfig { allow, audit, upstream, limits }, list, resolver, on_denial } =
+            proxy;
         let credentials = upstream.as_ref().and_then(|upstream| upstream.credentials.as_ref());
         let authorization = credentials.and_then(|(user, password)| {
             let encoded = STANDARD.encode(format!("{user}:{password}"));
@@ -50,7 +53,7 @@ impl Shared {
         // Nobody to decide means nobody is let through.
         let allow = allow.or_else(|| upstream.is_none().then(Vec::new));
         let allow = list.unwrap_or_else(|| watch::channel(allow.map(Arc::from)).1);
-        Ok(Self { allow, upstream, authorization, limits, resolver, on_denial, host: HostAddresses::open()? })
+        Ok(Self { allow, audit, upstream, authorization, limits, resolver, on_denial, host: HostAddresses::open()? })
     }
 }
 
@@ -77,6 +80,9 @@ pub(super) struct Granted {
 impl Shared {
     /// Waits until the list covers no longer what was granted.
     pub(super) async fn revoked(&self, granted: &Mutex<Option<Granted>>) {
+        if self.audit {
+            return std::future::pending().await;
+        }
         let mut list = self.allow.clone();
         // With nobody left to change it, the list stays as it is.
         while list.changed().await.is_ok() {
@@ -144,7 +150,7 @@ impl Exchange {
         grant(None);
         let allow = self.shared.allow.borrow().clone();
         if let Some(list) = &allow {
-            decide::admit(list, target).map_err(|no| self.refuse(target, no))?;
+            decide::admit(list, target).or_else(|no| self.judge(target, no))?;
         }
         let (stream, what) = match (upstream, &allow) {
             (Some(upstream), _) => {
@@ -162,13 +168,19 @@ impl Exchange {
                     let text = format!("can't tell where {target} leads: {}", error.chain());
                     Refusal::new(StatusCode::BAD_GATEWAY, text)
                 })?;
-                let vetted = decide::vet(list, target.port, addresses, &own).map_err(|no| self.refuse(target, no))?;
+                let all: Vec<_> =
+                    addresses.iter().map(|address| SocketAddr::new(*address, target.port.get())).collect();
+                let vetted = decide::vet(list, target.port, addresses, &own);
+                let vetted = vetted.or_else(|no| self.judge(target, no).map(|()| all))?;
                 let stream = dial(&vetted, limits.connect_timeout).await;
                 if let Some(address) = stream.as_ref().ok().and_then(|stream| stream.peer_addr().ok()) {
                     grant(Some(address.ip()));
                     // The list may have changed while the address was not known yet.
                     let list = self.shared.allow.borrow().clone().unwrap_or_default();
-                    decide::vet(&list, target.port, [address.ip()], &own).map_err(|no| self.refuse(target, no))?;
+                    let still = decide::vet(&list, target.port, [address.ip()], &own);
+                    if let (Err(no), false) = (still, self.shared.audit) {
+                        return Err(self.refuse(target, no));
+                    }
                 }
                 (stream, target.to_string())
             }
@@ -195,6 +207,12 @@ impl Exchange {
         }
     }
 
+    /// Tells of a destination that is not let through. In an audit it is let through all the same.
+    fn judge(&self, target: &Target, no: No) -> Result<(), Refusal> {
+        let refusal = self.refuse(target, no);
+        if self.shared.audit { Ok(()) } else { Err(refusal) }
+    }
+
     fn refuse(&self, target: &Target, no: No) -> Refusal {
         let No { reason, hint } = no;
         let why = match &reason {
@@ -211,9 +229,10 @@ impl Exchange {
     }
 
     fn deny(&self, host: String, port: Option<u16>, reason: DenialReason, hint: Option<AllowEntry>) {
-        tracing::info!(client = %self.client, ?host, port, reason = reason.code(), "denied");
+        let passed = self.shared.audit && reason != DenialReason::NumericName;
+        tracing::info!(client = %self.client, ?host, port, reason = reason.code(), passed, "denied");
         if let Some(callback) = &self.shared.on_denial {
-            callback(Denial { client: self.client, host, port, reason, hint, stage: "connect" });
+            callback(Denial { client: self.client, host, port, reason, hint, stage: "connect", passed });
         }
     }
 

@@ -68,6 +68,8 @@ use crate::policy::{AllowEntry, Host, ProxyUrl};
 pub struct ProxyConfig {
     /// Who may be reached. Absent, the upstream alone decides; absent without an upstream, nobody may.
     pub allow: Option<Vec<AllowEntry>>,
+    /// Lets through what the list does not cover, and tells of it: an audit.
+    pub audit: bool,
     /// Another proxy that everything goes through.
     pub upstream: Option<Upstream>,
     /// Bounds on what one sandbox can take up.
@@ -154,6 +156,8 @@ pub struct Denial {
     pub hint: Option<AllowEntry>,
     /// Where in its way it was refused: always `connect` here.
     pub stage: &'static str,
+    /// It was let through all the same, for an audit.
+    pub passed: bool,
 }
 
 /// Is told of every denial, on the proxy's own task: it must not block.

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::rand::GetRandomFlags;
 
 use crate::kernel::forwarding::{self, Forwarding};
 use crate::kernel::guard::{Guard, Undo};
+use crate::kernel::identity::{Means, Way};
 use crate::kernel::link::Wire;
 use crate::kernel::netns::Netns;
 use crate::kernel::rtnetlink::{Batch, Refusal, Reply, Request, RouteKind};
@@ -19,6 +20,8 @@ use crate::link::{IfIndex, VethPair};
 use crate::nft::{Chain, Element, InterfaceName, Object, SetName, Transaction, Verb};
 use crate::plan::{DirectAddress, Forwarded, Open, Outside, Plan, PlanError};
 use crate::{Error, ErrorKind, Result};
+
+use super::counters::{self, Counters};
 
 /// The network namespace that sandboxes are let out into, as one supervisor sees it.
 ///
@@ -30,6 +33,8 @@ struct Inner {
     netns: Netns,
     outside: Outside,
     suffix: String,
+    /// Looked for once, and then the same for every sandbox.
+    means: OnceLock<Means>,
     state: Mutex<State>,
 }
 
@@ -75,6 +80,7 @@ impl Host {
             netns: Netns::current()?,
             outside: Outside::new(&suffix).map_err(crate::plan::PlanError::from)?,
             suffix,
+            means: OnceLock::new(),
             state: Mutex::new(State {
                 table: nftables::Socket::open()?,
                 links: rtnetlink::Socket::open()?,
@@ -95,9 +101,34 @@ impl Host {
         &self.0.netns
     }
 
+    /// What the rules on the host's side counted so far, those of all sandboxes together. No rules before there is a sandbox.
+    ///
+    /// # Errors
+    ///
+    /// As [`nftables::Socket::table`].
+    pub fn counters(&self) -> Result<Counters> {
+        let id = self.0.outside.table();
+        let rules = counters::read(&mut self.state().table, [id])?;
+        Ok(Counters { of: id.name.as_str().into(), rules, refused: None, lost: None })
+    }
+
     /// What tells this supervisor's table from another's.
     pub(super) fn suffix(&self) -> &str {
         &self.0.suffix
+    }
+
+    /// Finds a way to tell who tried, or takes the one that was found before. Blocks: a program may have to be loaded.
+    pub(super) fn means(&self, way: Way) -> Result<Means> {
+        match (way, self.0.means.get()) {
+            (Way::Auto, _) => {
+                // At worst it says that there is none.
+                let find =
+                    || Means::find(Way::Auto).unwrap_or_else(|error| Means::None { reason: error.chain().into() });
+                Ok(self.0.means.get_or_init(find).clone())
+            }
+            (Way::Bpf, Some(found @ Means::Bpf(_))) => Ok(found.clone()),
+            (way, _) => Means::find(way),
+        }
     }
 
     /// A second descriptor of the socket that owns the table: while it is open, the table stays.
@@ -232,16 +263,16 @@ impl State {
     }
 
     /// Where packets to these addresses go.
-    fn ways(&mut self, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, Way)>> {
+    fn ways(&mut self, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, Hop)>> {
         let lookups: Batch = addresses.iter().map(|address| Request::lookup(*address)).collect();
         let replies = self.links.try_each(lookups)?;
         let way = |reply: std::result::Result<Reply, Refusal>| match reply {
             Ok(reply) => reply.route().map(|route| match (route.kind, route.interface) {
-                (RouteKind::Local, _) => Way::Own,
-                (RouteKind::Broadcast | RouteKind::Multicast, _) => Way::Many,
-                (_, interface) => Way::By(interface),
+                (RouteKind::Local, _) => Hop::Own,
+                (RouteKind::Broadcast | RouteKind::Multicast, _) => Hop::Many,
+                (_, interface) => Hop::By(interface),
             }),
-            Err(refusal) => Ok(Way::Nowhere(Error::from(refusal))),
+            Err(refusal) => Ok(Hop::Nowhere(Error::from(refusal))),
         };
         addresses.iter().zip(replies).map(|(address, reply)| Ok((*address, way(reply)?))).collect()
     }
@@ -340,7 +371,7 @@ impl Drop for State {
 
 /// Where packets to an address go.
 #[derive(Debug)]
-enum Way {
+enum Hop {
     /// To this host itself: delivered, not forwarded.
     Own,
     /// To all of a network.
@@ -351,13 +382,13 @@ enum Way {
     Nowhere(Error),
 }
 
-impl Way {
+impl Hop {
     /// The uplink that answers from that address come in by, if they come by one.
     fn uplink(self, address: IpAddr) -> Result<Option<(Uplink, IpAddr)>> {
         match self {
-            Way::Own | Way::Many | Way::By(None) => Ok(None),
-            Way::By(Some(index)) => Ok(Some((Uplink { index, v4: address.is_ipv4() }, address))),
-            Way::Nowhere(error) => {
+            Hop::Own | Hop::Many | Hop::By(None) => Ok(None),
+            Hop::By(Some(index)) => Ok(Some((Uplink { index, v4: address.is_ipv4() }, address))),
+            Hop::Nowhere(error) => {
                 Err(Error::new(ErrorKind::Kernel, format!("the host has no route to {address}")).because(error))
             }
         }
@@ -411,11 +442,11 @@ impl Admission {
         for (address, way) in state.ways(addresses)? {
             let forwards = if address.is_ipv4() { self.forwards.v4 } else { self.forwards.v6 };
             reached.push(match way {
-                Way::Own => Reach::Own,
-                Way::Nowhere(_) | Way::Many => Reach::Nowhere,
-                Way::By(_) if !forwards => Reach::Nowhere,
-                Way::By(None) => Reach::Ready,
-                Way::By(Some(index)) => {
+                Hop::Own => Reach::Own,
+                Hop::Nowhere(_) | Hop::Many => Reach::Nowhere,
+                Hop::By(_) if !forwards => Reach::Nowhere,
+                Hop::By(None) => Reach::Ready,
+                Hop::By(Some(index)) => {
                     let uplink = Uplink { index, v4: address.is_ipv4() };
                     let noted = state.note_near(&host, vec![(uplink, address)]);
                     noted

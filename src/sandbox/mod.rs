@@ -8,10 +8,12 @@
 
 mod command;
 mod control;
+mod counters;
 mod host;
 mod known;
 mod listener;
 mod live;
+mod monitor;
 mod resolver;
 mod running;
 
@@ -20,11 +22,16 @@ use std::net::{IpAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
 
 use crate::dns::{Answers, HostResolver, Sockets};
 use crate::kernel::guard::Guard;
+use crate::kernel::identity::{Means, Way};
 use crate::kernel::link::{Wire, wire};
 use crate::kernel::netns::{NamedNetns, Netns};
+use crate::kernel::nflog::Receiver;
 use crate::kernel::rtnetlink::{Batch, Reply, Request, RouteKind};
 use crate::kernel::userns::Userns;
 use crate::kernel::{nftables, rtnetlink};
@@ -37,12 +44,15 @@ use crate::{Error, ErrorKind, Result};
 
 pub use command::Command;
 pub use control::RemoteControl;
+pub use counters::{Counted, Counters};
 pub use host::Host;
 pub use live::{Control, Entry};
+pub use monitor::{EventStream, OnReport};
 pub use running::Running;
 
 use host::Admission;
 use live::{Kept, Live};
+use monitor::Hub;
 
 /// What a caller may choose about a sandbox besides its policy.
 #[derive(Clone)]
@@ -55,10 +65,16 @@ pub struct SandboxOptions {
     pub resolver: Arc<dyn Resolve>,
     /// Asks the host's name servers for the built-in resolver.
     pub names: HostResolver,
-    /// Is told of every destination that the built-in proxy refuses.
+    /// Is told of every destination that the built-in proxy refuses. [`Sandbox::events`] tells of all refusals.
     pub on_denial: Option<OnDenial>,
     /// Is told of every question that the built-in resolver refuses.
     pub on_dns_denial: Option<crate::dns::OnDenial>,
+    /// Is told of everything that was refused so far, each time that something was since, and once more at the end.
+    pub on_report: Option<OnReport>,
+    /// How often at most.
+    pub report_interval: Duration,
+    /// How to find out which process tried what is refused.
+    pub identity: Way,
     /// Largest packet on the wire.
     pub mtu: Mtu,
     /// Gives it a user namespace of its own, with the same users: capabilities that the command keeps hold in the sandbox alone.
@@ -77,6 +93,9 @@ impl Default for SandboxOptions {
             names,
             on_denial: None,
             on_dns_denial: None,
+            on_report: None,
+            report_interval: Duration::from_secs(10),
+            identity: Way::Auto,
             mtu: Mtu::default(),
             user_namespace: false,
         }
@@ -106,6 +125,11 @@ pub struct Sandbox {
     questions: Sockets,
     /// Which names it handed addresses out for.
     answers: Arc<Answers>,
+    /// What the fence refuses waits in it; the command's monitor takes it.
+    receiver: Option<Receiver>,
+    hub: Arc<Hub>,
+    /// Looks for a way to tell who tried, while the caller goes on.
+    means: Option<JoinHandle<Result<Means>>>,
     netns: Netns,
     /// Owns the network namespace; the command's, once it is there.
     userns: Option<Userns>,
@@ -150,6 +174,9 @@ impl Sandbox {
     pub async fn prepare_with(host: &Host, policy: Policy, options: SandboxOptions) -> Result<Self> {
         let resolved = known::names(&policy, options.resolver.as_ref(), &options.names).await?;
         let host = host.clone();
+        // The first time it takes longer than all the rest, and nobody needs it before a command is there.
+        let (finder, way) = (host.clone(), options.identity);
+        let means = tokio::task::spawn_blocking(move || finder.means(way));
         let build = move || {
             let netns = host.netns().try_clone()?;
             // The host's namespace is where this thread must be, wherever the caller's runtime is.
@@ -163,6 +190,7 @@ impl Sandbox {
         match tokio::task::spawn_blocking(build).await {
             Ok(built) => built.map(|mut sandbox: Self| {
                 sandbox.kept.start();
+                sandbox.means = Some(means);
                 sandbox
             }),
             Err(lost) => Err(Error::new(ErrorKind::Io, "the thread that prepared the sandbox was lost").because(lost)),
@@ -179,7 +207,8 @@ impl Sandbox {
         refuse_own(&mut links, policy, &mut resolved)?;
         let open = || -> Result<_> {
             let names = resolver::sockets(policy.dns.value)?;
-            Ok((rtnetlink::Socket::open()?, nftables::Socket::open()?, listener::socket()?, names))
+            let sockets = (rtnetlink::Socket::open()?, nftables::Socket::open()?, listener::socket()?, names);
+            Ok((sockets, monitor::bind()?))
         };
         let (userns, netns, sockets) = if options.user_namespace {
             let (userns, netns, sockets) = Userns::create_with(open)?;
@@ -189,7 +218,7 @@ impl Sandbox {
             let (netns, sockets) = Netns::create_with(open)?;
             (None, netns, sockets)
         };
-        let (mut inner_links, mut rules, unbound, unbound_names) = sockets?;
+        let ((mut inner_links, mut rules, unbound, unbound_names), receiver) = sockets?;
         // First the guard, then the name: a kill between the two leaves nothing either.
         let named = |name: &Sourced<SandboxName>| -> Result<_> {
             let guard = running::guard_name(&netns, name.value.as_str())?;
@@ -218,6 +247,10 @@ impl Sandbox {
         }
         rules.commit(&plan.inside.create())?;
         rules.verify(&plan.inside)?;
+        let id = options.name.as_ref().map_or_else(|| wire.pair.host.to_string(), |name| name.value.to_string());
+        let on_report = options.on_report.clone().map(|tell| (tell, options.report_interval));
+        let answers = Arc::new(Answers::new());
+        let hub = Hub::new(id.into(), &plan, answers.clone(), on_report);
         let admission = host.admit(&wire, &plan)?;
         let resolvers = (options.resolver.clone(), options.names.clone());
         let live = Live::new(policy, &resolved, wire.pair.addresses, rules, admission, resolvers);
@@ -234,8 +267,24 @@ impl Sandbox {
             table = %host.suffix(),
             "the fence stands"
         );
-        let (kept, answers) = (Kept::new(live), Arc::default());
-        Ok(Self { name, listeners, questions, answers, netns, userns, wire, kept, orders, host, plan, options })
+        let kept = Kept::new(live);
+        Ok(Self {
+            name,
+            listeners,
+            questions,
+            answers,
+            receiver: Some(receiver),
+            hub,
+            means: None,
+            netns,
+            userns,
+            wire,
+            kept,
+            orders,
+            host,
+            plan,
+            options,
+        })
     }
 
     /// What was planned, and stood when it was prepared.
@@ -251,6 +300,12 @@ impl Sandbox {
     /// The sandbox's namespace, for a caller with business of its own in it.
     pub fn netns(&self) -> &Netns {
         &self.netns
+    }
+
+    /// What is refused, from the command's first instruction on: the fence's refusals, the proxy's and the resolver's. To be called
+    /// as often as there are listeners. Each is told of what comes after the call, up to the [summary](crate::audit::Summary) that closes the stream.
+    pub fn events(&self) -> EventStream {
+        self.hub.events()
     }
 
     /// Where the namespace is mounted, if it has a name.

@@ -104,10 +104,15 @@ pub(super) fn serve(sandbox: &mut Sandbox) -> Option<ServingNames> {
     let mut resolver = Resolver::new(sandbox.options.names.clone(), gate)
         .answers(Arc::clone(&sandbox.answers))
         // Under `open` libc's own search finds what there is.
-        .search(mode == DnsMode::Auto);
-    if let Some(callback) = &sandbox.options.on_dns_denial {
-        resolver = resolver.on_denial(callback.clone());
-    }
+        .search(mode == DnsMode::Auto)
+        .audit(sandbox.plan.audit.value);
+    let (hub, callback) = (Arc::clone(&sandbox.hub), sandbox.options.on_dns_denial.clone());
+    resolver = resolver.on_denial(Arc::new(move |denial| {
+        hub.denied_by_resolver(&denial);
+        if let Some(callback) = &callback {
+            callback(denial);
+        }
+    }));
     let serving = resolver.serve(sockets, std::future::pending());
     Some(ServingNames(tokio::spawn(async move {
         if let Err(error) = serving.await {

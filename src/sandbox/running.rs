@@ -8,11 +8,14 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
+use crate::audit::Summary;
 use crate::dns::Answers;
 use crate::kernel::child::{Child, ExitStatus, Signal};
 use crate::kernel::guard::{Guard, Undo};
+use crate::kernel::identity::{Logged, Marks, Means, Way};
 use crate::kernel::landlock::Enforcement;
 use crate::kernel::netns::Netns;
+use crate::kernel::nftables;
 use crate::kernel::rtnetlink;
 use crate::kernel::rtnetlink::{Batch, Request};
 use crate::plan::{Plan, ProxyPlan};
@@ -20,6 +23,8 @@ use crate::policy::Policy;
 use crate::proxy::{Proxy, ProxyConfig, Upstream};
 use crate::{Error, ErrorKind, Result};
 
+use super::counters::{self, Counters};
+use super::monitor::{EventStream, Watch, nobody};
 use super::resolver::ServingNames;
 use super::{Command, Control, Entry, Sandbox, control, resolver, withdraw};
 
@@ -28,11 +33,12 @@ use super::{Command, Control, Entry, Sandbox, control, resolver, withdraw};
 /// Dropping it kills the command and takes the sandbox down; [`Running::close`] does the same and says what went wrong.
 #[derive(Debug)]
 pub struct Running {
-    // In the order in which they go: the command, the proxy, the sandbox, and the guard last.
+    // In the order in which they go: the command, the proxy, the monitor, the sandbox, and the guard last.
     child: Child,
     proxy: Option<Serving>,
     names: Option<ServingNames>,
     orders: Option<Serving>,
+    watch: Option<Watch>,
     sandbox: Sandbox,
     guard: Option<Guard>,
     files: Enforcement,
@@ -46,15 +52,28 @@ impl Running {
         let proxy = serve(&mut sandbox)?;
         let names = resolver::serve(&mut sandbox);
         let covers = resolver::covers(sandbox.plan.dns.value, &sandbox.options.names);
+        let watch = sandbox.receiver.take().map(|receiver| Watch::start(receiver, sandbox.hub.clone()));
         let environment = sandbox.plan.environment.clone();
+        let means =
+            sandbox.means.take().ok_or_else(|| Error::new(ErrorKind::Child, "the sandbox was never prepared"))?;
+        let means = means.await.map_err(|lost| {
+            Error::new(ErrorKind::Io, "the thread that looked for a way to tell who tries was lost").because(lost)
+        })??;
+        tracing::info!(%means, "who tries is told");
         let start = move || -> Result<_> {
+            identify(&sandbox, &means)?;
             let guard = sandbox.host.netns().run_near(|| guard(&sandbox, &command)).and_then(|guard| guard)?;
             if guard.is_some() {
                 sandbox.kept.live().expect_queues();
             }
             let (mut spec, files) = command.into_spec(&environment, sandbox.userns.take())?;
             spec.covers = covers;
-            let child = Child::spawn(sandbox.netns.as_fd(), spec)?;
+            spec.notify = matches!(means, Means::Seccomp { .. });
+            let mut child = Child::spawn(sandbox.netns.as_fd(), spec)?;
+            if let Some(listener) = child.listener() {
+                // Its first attempt to connect waits until this stands.
+                sandbox.hub.identify(Box::new(Marks::listen(listener)?));
+            }
             // Dropped in this order should nobody wait for it any more.
             Ok((child, sandbox, guard, files))
         };
@@ -64,7 +83,7 @@ impl Running {
         tracing::info!(pid = child.pid(), guard = guard.as_ref().map(Guard::pid), "the command runs");
         let orders = sandbox.orders.take();
         let orders = orders.map(|orders| Serving(tokio::spawn(control::serve(orders, sandbox.control()))));
-        Ok(Self { child, proxy, names, orders, sandbox, guard, files })
+        Ok(Self { child, proxy, names, orders, watch, sandbox, guard, files })
     }
 
     /// What was planned, and stood when the sandbox was prepared.
@@ -147,16 +166,83 @@ impl Running {
         self.child.wait().await
     }
 
+    /// What is refused from now on; see [`Sandbox::events`]. Subscribe before the command is started to miss nothing.
+    pub fn events(&self) -> EventStream {
+        self.sandbox.hub.events()
+    }
+
+    /// Everything that was refused so far.
+    pub fn summary(&self) -> Summary {
+        self.sandbox.hub.summary()
+    }
+
+    /// What the rules inside counted so far. Takes a thread inside for a fraction of a millisecond: not for every packet.
+    ///
+    /// # Errors
+    ///
+    /// As [`nftables::Socket::open`] and [`nftables::Socket::table`].
+    pub fn counters(&self) -> Result<Counters> {
+        let tables = self.sandbox.plan.inside.tables.iter().map(|table| &table.id);
+        let rules = counters::read(&mut self.sandbox.netns.run(nftables::Socket::open)??, tables)?;
+        let Summary { sandbox, refused, lost, .. } = self.summary();
+        Ok(Counters { of: sandbox, rules, refused: Some(refused), lost: Some(lost) })
+    }
+
     /// Kills what still runs and takes everything down.
+    ///
+    /// [`Running::finish`] does the same, and says what was refused.
     ///
     /// # Errors
     ///
     /// The first thing that could not be undone; all else was.
     pub async fn close(self) -> Result<()> {
-        let Self { child, proxy, names, orders, mut sandbox, guard, .. } = self;
+        if self.sandbox.hub.heard() {
+            return self.finish().await.1;
+        }
+        let (killed, mut ended) = self.kill().await;
+        if let Some(watch) = ended.watch.take() {
+            watch.stop().await;
+        }
+        killed.and(ended.take_down().await)
+    }
+
+    /// Kills what still runs, tells every event that still waits, and takes everything down. Gives the summary that closes the streams of
+    /// events: with it, what was received and what was lost are what the kernel counted.
+    ///
+    /// Beside it, the first thing that could not be undone; all else was.
+    pub async fn finish(self) -> (Summary, Result<()>) {
+        let (killed, mut ended) = self.kill().await;
+        let tables = ended.sandbox.plan.inside.tables.iter().map(|table| table.id.clone()).collect();
+        let summary = match (ended.watch.take(), ended.sandbox.netns.try_clone()) {
+            (Some(watch), Ok(netns)) => watch.finish(netns, tables).await,
+            _ => ended.sandbox.hub.summary(),
+        };
+        (summary, killed.and(ended.take_down().await))
+    }
+
+    /// Ends every process of the sandbox, the proxy and the resolver.
+    async fn kill(self) -> (Result<()>, Ended) {
+        let Self { child, proxy, names, orders, watch, sandbox, guard, .. } = self;
         // Blocks until the last process of the sandbox is gone, and with them their hold on the namespace.
         let killed = tokio::task::spawn_blocking(move || drop(child)).await;
         drop((proxy, names, orders));
+        let killed = killed
+            .map_err(|lost| Error::new(ErrorKind::Io, "the thread that ended the command was lost").because(lost));
+        (killed, Ended { watch, sandbox, guard })
+    }
+}
+
+/// A sandbox whose last process has ended.
+struct Ended {
+    watch: Option<Watch>,
+    sandbox: Sandbox,
+    guard: Option<Guard>,
+}
+
+impl Ended {
+    async fn take_down(self) -> Result<()> {
+        let Self { watch, mut sandbox, guard } = self;
+        drop(watch);
         let name = sandbox.name.take();
         let admission = sandbox.kept.retire();
         drop(sandbox);
@@ -164,7 +250,6 @@ impl Running {
         // Last: until here there was something that it would have had to undo.
         let disarmed = guard.map_or(Ok(()), Guard::disarm);
         tracing::info!("the sandbox is gone");
-        killed.map_err(|lost| Error::new(ErrorKind::Io, "the thread that ended the command was lost").because(lost))?;
         withdrawn.and(disarmed)
     }
 }
@@ -184,12 +269,17 @@ fn serve(sandbox: &mut Sandbox) -> Result<Option<Serving>> {
     let config = ProxyConfig {
         allow: allow.as_ref().map(|entries| entries.iter().map(|entry| entry.value.clone()).collect()),
         upstream: upstream.as_ref().map(|upstream| Upstream::from(upstream.value.clone())),
+        audit: sandbox.plan.audit.value,
         ..ProxyConfig::default()
     };
     let mut proxy = Proxy::new(config, sandbox.options.resolver.clone()).follow(sandbox.kept.live().allow_list());
-    if let Some(callback) = &sandbox.options.on_denial {
-        proxy = proxy.on_denial(callback.clone());
-    }
+    let (hub, callback) = (sandbox.hub.clone(), sandbox.options.on_denial.clone());
+    proxy = proxy.on_denial(Arc::new(move |denial| {
+        hub.denied_by_proxy(&denial);
+        if let Some(callback) = &callback {
+            callback(denial);
+        }
+    }));
     let listeners = std::mem::take(&mut sandbox.listeners);
     let serving = proxy.serve(listeners, std::future::pending());
     Ok(Some(Serving(tokio::spawn(async move {
@@ -197,6 +287,26 @@ fn serve(sandbox: &mut Sandbox) -> Result<Option<Serving>> {
             tracing::error!(error = %error.chain(), "the built-in proxy ended");
         }
     }))))
+}
+
+/// Has the processes noted that send something in the sandbox, as far as that can be done before there is one.
+fn identify(sandbox: &Sandbox, means: &Means) -> Result<()> {
+    let logged = if sandbox.plan.audit.value { Logged::Any } else { Logged::Refused };
+    let reason = match means {
+        Means::Bpf(program) => match program.attach(&sandbox.netns, logged) {
+            Ok(watch) => {
+                sandbox.hub.identify(Box::new(watch));
+                return Ok(());
+            }
+            Err(error) if sandbox.options.identity == Way::Bpf => return Err(error),
+            Err(error) => format!("no BPF in this namespace: {}", error.chain()).into(),
+        },
+        // Its listener comes with the command.
+        Means::Seccomp { .. } => return Ok(()),
+        Means::None { reason } => reason.clone(),
+    };
+    sandbox.hub.identify(nobody(reason));
+    Ok(())
 }
 
 /// Forks a guard if the sandbox needs one.

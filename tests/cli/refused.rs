@@ -110,7 +110,11 @@ fn options_that_cannot_be() {
          with a proxy of its own address no other is started)",
     );
     refused(&world, &["--drop-caps", "--keep-caps", "CHOWN"], "--drop-caps: not possible beside --keep-caps");
-    refused(&world, &["--audit"], "--audit: `audit` is not in this version of ringfence");
+    refused(
+        &world,
+        &["--learn", "x.toml"],
+        "--learn: `learn = x.toml` is not possible without `audit` (what would be refused is learned while it passes)",
+    );
     refused(&world, &["--dns-grace", "1d"], "--dns-grace: `1d` is not whole seconds from 0 to 86400");
     refused(
         &world,

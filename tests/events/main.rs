@@ -6,5 +6,9 @@ mod support;
 mod world;
 
 mod follow;
+mod many;
+mod metrics;
+mod ocsf;
 mod receiver;
 mod rules;
+mod told;

@@ -77,7 +77,7 @@ fn on_a_host_that_is_a_router_already() {
 fn in_a_user_namespace() {
     let Some(world) = World::new() else { return };
     let own = ["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc"];
-    let says = "\"$0\" run --allow web.example -- sh -c 'echo fenced; ! bash -c \": 2>&- </dev/tcp/203.0.113.9/80\" 2>/dev/null'";
+    let says = "\"$0\" run -q --allow web.example -- sh -c 'echo fenced; ! bash -c \": 2>&- </dev/tcp/203.0.113.9/80\" 2>/dev/null'";
     assert_eq!(good(world.output(script(&world, &own, says))), "fenced\n");
     let own = ["--user", "--map-root-user", "--net", "--mount"];
     assert_eq!(good(world.output(script(&world, &own, says))), "fenced\n");

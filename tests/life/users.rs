@@ -12,7 +12,7 @@ fn script(world: &World, unshare: &str, script: &str) -> Command {
 }
 
 /// A command that says whether it has the capability, and that the fence stands.
-const ASK: &str = "\"$0\" run --allow web.example --keep-caps NET_ADMIN -- sh -c '\
+const ASK: &str = "\"$0\" run -q --allow web.example --keep-caps NET_ADMIN -- sh -c '\
     ip link set lo mtu 1400; ip link set eth0 promisc on; ! bash -c \": 2>&- </dev/tcp/203.0.113.9/80\" 2>/dev/null; echo fenced'";
 
 #[track_caller]

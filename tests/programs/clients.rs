@@ -61,7 +61,7 @@ fn python_fetches_through_the_proxy() {
         print(urllib.request.urlopen('http://web.example/', timeout=20).read().decode(), end='')\n\
         try: urllib.request.urlopen('http://203.0.113.10/', timeout=20)\n\
         except urllib.error.HTTPError as error: print(error.code)\n";
-    let mut command = world.ringfence(["run", "--allow", "web.example", "--", python, "-I", "-c"]);
+    let mut command = world.ringfence(["run", "-q", "--allow", "web.example", "--", python, "-I", "-c"]);
     command.arg(script);
     assert_eq!(good(world.output(command)), format!("{GREETING}403\n"));
 }

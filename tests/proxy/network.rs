@@ -150,7 +150,7 @@ impl Setup {
 
     pub fn serve_with(self, resolver: Arc<dyn Resolve>) -> Running {
         let allow = self.allow.map(|entries| entries.iter().map(|entry| entry.parse().unwrap()).collect());
-        let config = ProxyConfig { allow, upstream: self.upstream, limits: self.limits };
+        let config = ProxyConfig { allow, upstream: self.upstream, limits: self.limits, ..ProxyConfig::default() };
         let denials = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&denials);
         let proxy = Proxy::new(config, resolver).on_denial(Arc::new(move |denial| told.lock().unwrap().push(denial)));

@@ -67,7 +67,7 @@ pub struct PolicyArguments {
     /// Name, or `*.NAME`, whose addresses may be private, though it looks public (repeatable, comma-separated).
     #[arg(long, value_name = "NAME")]
     pub private_name: Vec<String>,
-    /// Let everything pass, and log what would be refused (not in this version).
+    /// Let everything pass, tell what would be refused, and print the policy that would have allowed it.
     #[arg(long)]
     pub audit: bool,
     /// Prefix that addresses of sandboxes come from, 10.200.0.0/16 unless told (once for IPv4, once for IPv6).
@@ -113,6 +113,18 @@ pub struct OptionArguments {
     pub keep_caps: Option<String>,
     #[command(flatten)]
     pub files: FileArguments,
+    /// Tell what is refused, a JSON object a line, to a file, standard error (`-`) or an open descriptor.
+    #[arg(long, value_name = "FILE|-|fd:N")]
+    pub events: Option<String>,
+    /// In which words events are told: `json`, our own, or `ocsf`.
+    #[arg(long, value_name = "FORMAT")]
+    pub events_format: Option<String>,
+    /// Show what the fence counts, in the words of Prometheus: a file that is replaced from time to time, or a socket that answers HTTP.
+    #[arg(long, value_name = "FILE|unix:PATH")]
+    pub metrics: Option<String>,
+    /// With --audit, write the policy that would have allowed what was used to this file.
+    #[arg(long, value_name = "FILE")]
+    pub learn: Option<String>,
     /// Say nothing but errors.
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use ringfence::audit::Event;
+use ringfence::audit::{Event, Lost};
 use ringfence::kernel::netns::Netns;
 use ringfence::nflog::{Group, Options, Received, Receiver};
 use ringfence::{Error, ErrorKind, Result};
@@ -79,7 +79,9 @@ fn follow(mut receiver: Receiver, until: &PipeReader) -> Result<()> {
             let event = match received {
                 // The kernel tells no time on the output hook.
                 Received::Packet(message) => Event::of(&message, SystemTime::now()),
-                Received::Lost { at_least } => Event::Lost { count: at_least },
+                Received::Lost { at_least } => {
+                    Event::Lost(Lost { time: SystemTime::now(), sandbox: None, count: at_least })
+                }
             };
             // Line by line, so that a reader is told at once and an end in between leaves whole lines.
             match output.lock().write_all((event.to_json() + "\n").as_bytes()) {

@@ -7,10 +7,13 @@ mod args;
 mod demo;
 mod doctor;
 mod events;
+mod metrics;
 mod plan;
 mod policy;
+mod report;
 mod run;
 mod settings;
+mod tell;
 mod usage;
 
 use std::io::IsTerminal;

@@ -1,20 +1,26 @@
 //! `ringfence run`: fences a command and passes its exit status on.
 
 use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 
+use ringfence::audit::{Summary, learned};
 use ringfence::kernel::child::{self, ExecError};
 use ringfence::kernel::passwd::{Account, sudo_user};
 use ringfence::plan::Files;
-use ringfence::policy::{Capabilities, RunOptions};
-use ringfence::{Command, Error, ErrorKind, Host, Result, Sandbox, SandboxOptions};
+use ringfence::policy::{Capabilities, LearnTo, RunOptions, Sourced};
+use ringfence::{Command, Counters, Error, ErrorKind, Host, Result, Running, Sandbox, SandboxOptions};
 
 use crate::args::RunArguments;
-use crate::{FAILED, io_error, settings};
+use crate::metrics::Metrics;
+use crate::{FAILED, io_error, report, settings, tell};
 
 pub fn run(arguments: RunArguments) -> Result<u8> {
     log(arguments.options.quiet, arguments.options.verbose);
     let settings = settings::settings(&arguments.policy, &arguments.options.files, Some(&arguments.options))?;
+    let events = tell::open(&settings.run)?;
+    let told = arguments.options.quiet || events.as_ref().is_some_and(|events| events.stderr);
     let command = command(&arguments.command, &settings.run)?;
     let mut options = SandboxOptions {
         name: settings.run.name.clone(),
@@ -33,19 +39,96 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
         .build()
         .map_err(|error| io_error("can't start the runtime", error))?;
     runtime.block_on(async {
+        let mut metrics = settings.run.metrics.as_ref().map(Metrics::open).transpose()?;
         let host = Host::open()?;
+        let audited = settings.policy.audit.value.then(|| settings.policy.clone());
         let sandbox = Sandbox::prepare_with(&host, settings.policy, options).await?;
+        let teller = events.map(|events| events.follow(sandbox.events())).transpose()?;
         // From before the command is there until everything is undone, no signal that can be passed on ends this process.
         let mut signals = child::hold_signals()?;
         let mut running = sandbox.spawn(command).await?;
         signals.pass_to(running.child());
-        let status = running.wait().await?;
+        let status = loop {
+            let wanted = async {
+                match &mut metrics {
+                    Some(metrics) => metrics.wanted().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let ask = tokio::select! {
+                status = running.wait() => break status?,
+                ask = wanted => ask,
+            };
+            if let Some(metrics) = &metrics {
+                metrics.tell(ask, counters(&running, &host));
+            }
+        };
+        // The last word, for what was counted since the last tick.
+        let mut last = metrics.as_ref().map(|_| counters(&running, &host));
         // The command's end is what the caller waits for, and says nothing of what could not be undone after it.
-        if let Err(error) = running.close().await {
+        let (summary, undone) = running.finish().await;
+        if let Err(error) = undone {
             crate::complain(&error);
+        }
+        if let Some(Ok(counters)) = &mut last
+            && let Some(own) = counters.first_mut()
+        {
+            (own.refused, own.lost) = (Some(summary.refused), Some(summary.lost));
+        }
+        if let (Some(metrics), Some(last)) = (metrics, last) {
+            metrics.tell(None, last);
+        }
+        if let Some(teller) = teller {
+            teller.finish();
+        }
+        if !told {
+            report(&summary);
+        }
+        if let Some(policy) = audited {
+            let learned = learned(&policy, &summary);
+            if !told {
+                tell_person(&format!("ringfence: a policy that allows this:\n{learned}"));
+            }
+            if let Some(file) = &settings.run.learn
+                && let Err(error) = write_learned(file, &learned)
+            {
+                crate::complain(&error);
+            }
         }
         drop(signals);
         Ok(status.code_for_shell())
+    })
+}
+
+/// What both sides counted.
+fn counters(running: &Running, host: &Host) -> Result<Vec<Counters>> {
+    Ok(vec![running.counters()?, host.counters()?])
+}
+
+/// Tells on standard error what was refused.
+fn report(summary: &Summary) {
+    tell_person(&report::report(summary, std::io::stderr().is_terminal()));
+}
+
+fn tell_person(text: &str) {
+    // Nobody is there to be told when even that can't be written.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Writes a policy to a file that is whole or is not there.
+fn write_learned(file: &Sourced<LearnTo>, learned: &str) -> Result<()> {
+    let path = file.value.as_path();
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&beside)
+        .and_then(|mut new| new.write_all(learned.as_bytes()))
+        .and_then(|()| std::fs::rename(&beside, path));
+    written.map_err(|error| {
+        let _ = std::fs::remove_file(&beside);
+        io_error(&format!("{}: can't write what was learned to `{}`", file.origin, file.value), error)
     })
 }
 

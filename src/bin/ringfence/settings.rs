@@ -60,6 +60,10 @@ fn flags(
         single(Key::User, &options.user)?;
         single(Key::Name, &options.name)?;
         single(Key::KeepCaps, &options.keep_caps)?;
+        single(Key::Events, &options.events)?;
+        single(Key::EventsFormat, &options.events_format)?;
+        single(Key::Metrics, &options.metrics)?;
+        single(Key::Learn, &options.learn)?;
         options.env.iter().try_for_each(|value| layer.flag(Key::Env, value))?;
         if options.share_pid {
             layer.flag(Key::SharePid, "true")?;

@@ -16,7 +16,7 @@ use rustix::thread::{
 use super::capability::CapabilitySet;
 use super::message::{At, Failure, Report, Step};
 use super::spec::{Pointers, Prepared, SHELL};
-use super::{families, signal, sys};
+use super::{families, notify, signal, sys};
 
 /// Becomes the command, or reports why not.
 pub(super) fn run(prepared: &Prepared, pointers: &mut Pointers<'_>, reaper: Pid) -> ! {
@@ -61,6 +61,10 @@ fn become_command(prepared: &Prepared, reaper: Pid) -> Result<(), Failure> {
         if getppid() != Some(reaper) {
             sys::exit(125);
         }
+    }
+    if let Some(filter) = &prepared.notify {
+        // Behind all that might still make a connection: from here on they wait for the supervisor.
+        notify::tell(filter, &prepared.control).at(Step::Notify)?;
     }
     // Dispositions before the mask: a signal that came in meanwhile must not run a handler of the supervisor's here.
     signal::restore_dispositions(prepared.ignored);

@@ -23,8 +23,8 @@ const ALLOWED: [i32; 6] =
 const IO_URING_SETUP: u32 = 425;
 
 /// Offsets in `struct seccomp_data`. The low half of the first argument: a family is an int.
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
+pub(super) const NUMBER: u32 = 0;
+pub(super) const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "big") { 20 } else { 16 };
 
 /// A way into the kernel: an architecture, its number for socket(2), and a call that hides socket(2), where there is one.
@@ -55,10 +55,12 @@ const X32: Option<u32> = if cfg!(target_arch = "x86_64") { Some(0x4000_0000) } e
 
 /// Where a jump goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Label {
+pub(super) enum Label {
     Next,
     Entry(usize),
     Families,
+    Addressed,
+    Notify,
     Allow,
     NoSuchCall,
     NoSuchFamily,
@@ -66,7 +68,7 @@ enum Label {
 }
 
 /// An instruction whose jumps are not yet counted.
-enum Step {
+pub(super) enum Step {
     /// Marks the place of a label; no instruction.
     Place(Label),
     Load(u32),
@@ -103,7 +105,7 @@ pub(super) fn filter() -> Vec<libc::sock_filter> {
     assemble(&steps)
 }
 
-fn assemble(steps: &[Step]) -> Vec<libc::sock_filter> {
+pub(super) fn assemble(steps: &[Step]) -> Vec<libc::sock_filter> {
     let mut places = Vec::new();
     let mut length = 0usize;
     for step in steps {

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::message::{Report, Step};
 use super::spec::{Pointers, Prepared};
 use super::sys::{self, Fork};
-use super::{ExecError, ExitStatus, reaper, signal};
+use super::{ExecError, ExitStatus, notify, reaper, signal};
 use crate::{Error, ErrorKind, Result};
 
 /// What the keeper has to do its work with.
@@ -41,6 +41,7 @@ pub(super) struct Launched {
     pub reaper: libc::pid_t,
     pub command: Option<libc::pid_t>,
     pub pidfd: OwnedFd,
+    pub listener: Option<OwnedFd>,
 }
 
 /// What the child's side has said so far.
@@ -50,6 +51,7 @@ struct Heard {
     failed: Option<(Step, i32)>,
     started: bool,
     ended: Option<i32>,
+    listener: Option<OwnedFd>,
 }
 
 impl Keeper {
@@ -74,9 +76,10 @@ impl Keeper {
                 && heard.failed.is_none()
                 && let Some(launched) = launched.take()
             {
+                let listener = heard.listener.take();
                 let answer = pidfd
                     .try_clone()
-                    .map(|pidfd| Launched { reaper, command: heard.command, pidfd })
+                    .map(|pidfd| Launched { reaper, command: heard.command, pidfd, listener })
                     .map_err(|error| Error::new(ErrorKind::Io, "can't duplicate the child's pidfd").because(error));
                 // `spawn` waits for it, and for nothing else.
                 let _ = launched.send(answer);
@@ -143,6 +146,11 @@ impl Heard {
         loop {
             match receive(control.as_fd()) {
                 Received::Report(Report::Hello, sender) => self.command = sender,
+                Received::Report(Report::Listening(fd), sender) => {
+                    let taken = sender.map_or(Err(Errno::SRCH), |pid| notify::take(pid, fd));
+                    notify::answer(control, taken.as_ref().map(drop).map_err(|errno| *errno));
+                    self.listener = taken.ok();
+                }
                 Received::Report(Report::Started, _) => self.started = true,
                 Received::Report(Report::Failed(step, errno), _) => self.failed = Some((step, errno)),
                 Received::Report(Report::Ended(status), _) => self.ended = Some(status),

@@ -26,12 +26,13 @@ pub(super) enum Step {
     Ambient,
     NoNewPrivileges,
     Families,
+    Notify,
     Landlock,
     Exec,
 }
 
 impl Step {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Lifeline,
         Self::Descriptors,
         Self::Propagation,
@@ -50,6 +51,7 @@ impl Step {
         Self::Ambient,
         Self::NoNewPrivileges,
         Self::Families,
+        Self::Notify,
         Self::Landlock,
         Self::Exec,
     ];
@@ -79,6 +81,7 @@ impl Step {
             Self::Ambient => "can't set the command's ambient capabilities",
             Self::NoNewPrivileges => "can't set no_new_privs for the command",
             Self::Families => "can't keep the command from sockets that no network namespace holds",
+            Self::Notify => "can't have the command's attempts to connect told",
             Self::Landlock => "can't put the command under its Landlock ruleset",
             Self::Exec => "can't execute the command",
         }
@@ -89,6 +92,7 @@ impl Step {
         Some(match self {
             Self::Descriptors => "this needs Linux 5.9 (close_range)",
             Self::Families => "this needs a kernel with CONFIG_SECCOMP_FILTER",
+            Self::Notify => "this needs Linux 5.9 (pidfd_getfd) and CAP_SYS_PTRACE",
             Self::Proc => {
                 "inside a container that masks parts of /proc the kernel refuses a new one; --share-pid does without a PID namespace"
             }
@@ -120,6 +124,8 @@ impl<T> At<T> for rustix::io::Result<T> {
 pub(super) enum Report {
     /// The command's process, about to execute; its credentials, attached by the kernel, tell its PID.
     Hello,
+    /// The process has a descriptor of this number by which its attempts to connect are told, and waits until the supervisor has it, too.
+    Listening(i32),
     /// The command has been executed.
     Started,
     /// It never will be.
@@ -137,6 +143,7 @@ impl Report {
             Self::Started => [2, 0, 0],
             Self::Failed(step, errno) => [3, step as i32, errno],
             Self::Ended(status) => [4, status, 0],
+            Self::Listening(fd) => [5, fd, 0],
         };
         let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) = (tag.to_ne_bytes(), first.to_ne_bytes(), second.to_ne_bytes());
         [a, b, c, d, e, f, g, h, i, j, k, l]
@@ -150,6 +157,7 @@ impl Report {
             2 => Some(Self::Started),
             3 => Some(Self::Failed(Step::from_raw(first)?, i32::from_ne_bytes([i, j, k, l]))),
             4 => Some(Self::Ended(first)),
+            5 => Some(Self::Listening(first)),
             _ => None,
         }
     }
@@ -170,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_report_survives_the_wire_and_anything_else_is_refused() {
-        let mut reports = vec![Report::Hello, Report::Started, Report::Ended(0x8b)];
+        let mut reports = vec![Report::Hello, Report::Listening(7), Report::Started, Report::Ended(0x8b)];
         reports.extend(Step::ALL.map(|step| Report::Failed(step, libc::EPERM)));
         for report in reports {
             let bytes = report.encode();

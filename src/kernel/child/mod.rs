@@ -23,6 +23,7 @@ mod descendants;
 mod families;
 mod keeper;
 mod message;
+mod notify;
 mod reaper;
 mod signal;
 mod spec;
@@ -69,6 +70,7 @@ pub struct Child {
     ended: watch::Receiver<Option<ExitStatus>>,
     keeper: Option<JoinHandle<()>>,
     pid_namespace: bool,
+    listener: Option<OwnedFd>,
 }
 
 impl Child {
@@ -108,8 +110,8 @@ impl Child {
             .spawn(move || keeper.run())
             .map_err(|error| Error::new(ErrorKind::Io, "can't start the child's keeper thread").because(error))?;
         match answer.recv() {
-            Ok(Ok(Launched { reaper, command, pidfd })) => {
-                Ok(Self { reaper, command, pidfd, control, ended, keeper: Some(keeper), pid_namespace })
+            Ok(Ok(Launched { reaper, command, pidfd, listener })) => {
+                Ok(Self { reaper, command, pidfd, control, ended, keeper: Some(keeper), pid_namespace, listener })
             }
             Ok(Err(error)) => {
                 let _ = keeper.join();
@@ -127,6 +129,12 @@ impl Child {
     /// PID of the command itself, as this process counts, if the kernel told. It may be another's once the command has ended.
     pub fn command_pid(&self) -> Option<u32> {
         self.command.map(i32::unsigned_abs)
+    }
+
+    /// Takes what tells of the command's attempts to connect and to send, where [`ChildSpec::notify`] asked for it. While nobody answers they
+    /// wait; once it is closed they fail with ENOSYS.
+    pub fn listener(&mut self) -> Option<OwnedFd> {
+        self.listener.take()
     }
 
     /// The reaper's pidfd: readable once everything inside has ended.

@@ -10,7 +10,7 @@ use rustix::thread::{Gid, Uid};
 
 use super::capability::{CapabilityPlan, CapabilitySet};
 use super::cover::{Cover, PreparedCover};
-use super::{Capabilities, cover, families, signal};
+use super::{Capabilities, cover, families, notify, signal};
 use crate::kernel::passwd::User;
 use crate::kernel::userns::Userns;
 use crate::{Error, ErrorKind, Result};
@@ -40,6 +40,9 @@ pub struct ChildSpec {
     pub landlock: Option<OwnedFd>,
     /// What it sees in place of the host's files. Nothing of the host's is changed.
     pub covers: Vec<Cover>,
+    /// Has its attempts to connect and to send told, so that [`identity::Marks`](crate::kernel::identity::Marks) can say who made them. They wait
+    /// until somebody answers: take [`Child::listener`](super::Child::listener).
+    pub notify: bool,
     /// Standard input, output and error; `None` shares the caller's.
     pub stdio: [Option<OwnedFd>; 3],
 }
@@ -57,6 +60,7 @@ impl ChildSpec {
             user_namespace: None,
             landlock: None,
             covers: Vec::new(),
+            notify: false,
             stdio: [None, None, None],
         }
     }
@@ -75,6 +79,8 @@ pub(super) struct Prepared {
     pub pid_namespace: bool,
     /// What keeps it from sockets that no network namespace holds.
     pub families: Vec<libc::sock_filter>,
+    /// What has its attempts told.
+    pub notify: Option<Vec<libc::sock_filter>>,
     pub user_namespace: Option<OwnedFd>,
     pub landlock: Option<OwnedFd>,
     pub covers: Vec<PreparedCover>,
@@ -149,6 +155,7 @@ impl Prepared {
             capabilities,
             pid_namespace: spec.pid_namespace,
             families: families::filter(),
+            notify: spec.notify.then(notify::filter),
             user_namespace,
             landlock,
             covers,

@@ -149,7 +149,7 @@ pub(in crate::kernel) fn wait_for(pidfd: impl AsFd) -> Option<i32> {
     }
 }
 
-/// Lets a Landlock ruleset read what lies beneath an open path.
+/// Lets a Landlock ruleset read what lies beneath an open path, as far as it keeps anybody from reading at all.
 ///
 /// # Kernel
 /// 5.13
@@ -158,18 +158,28 @@ pub(in crate::kernel) fn wait_for(pidfd: impl AsFd) -> Option<i32> {
 /// `landlock_add_rule(2)`, `struct landlock_path_beneath_attr`
 pub(super) fn landlock_allow_reading(ruleset: impl AsFd, beneath: impl AsFd) -> Result<(), Errno> {
     const RULE_PATH_BENEATH: libc::c_int = 1;
-    const EXECUTE_READ_FILE_READ_DIR: u64 = 1 << 0 | 1 << 2 | 1 << 3;
+    const EXECUTE: u64 = 1 << 0;
+    const READ_FILE: u64 = 1 << 2;
+    const READ_DIR: u64 = 1 << 3;
     /// The kernel's struct is packed: an integer of 64 bits and one of 32.
     #[repr(C, packed)]
     struct PathBeneath {
         allowed: u64,
         parent: i32,
     }
-    let rule = PathBeneath { allowed: EXECUTE_READ_FILE_READ_DIR, parent: beneath.as_fd().as_raw_fd() };
     let ruleset = ruleset.as_fd().as_raw_fd();
-    // SAFETY: the kernel reads one struct of this type, which outlives the call.
-    check(unsafe { libc::syscall(libc::SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &raw const rule, 0) })
-        .map(drop)
+    for allowed in [EXECUTE, READ_FILE, READ_DIR] {
+        let rule = PathBeneath { allowed, parent: beneath.as_fd().as_raw_fd() };
+        // SAFETY: the kernel reads one struct of this type, which outlives the call.
+        let added =
+            unsafe { libc::syscall(libc::SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &raw const rule, 0) };
+        match check(added) {
+            // A right that the ruleset does not know, and so keeps nobody from.
+            Ok(_) | Err(Errno::INVAL) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(())
 }
 
 /// Restricts the calling thread with a Landlock ruleset.
@@ -196,4 +206,28 @@ pub(super) fn seccomp_filter(filter: &[libc::sock_filter]) -> Result<(), Errno> 
         libc::prctl(libc::PR_SET_SECCOMP, libc::c_ulong::from(libc::SECCOMP_MODE_FILTER), &raw const program).into()
     })
     .map(drop)
+}
+
+/// Puts the calling thread, and what it becomes and starts, under a seccomp filter whose notifications come by the descriptor that this gives.
+///
+/// # Kernel
+/// 5.0
+///
+/// # References
+/// `seccomp_unotify(2)`
+#[doc(alias = "SECCOMP_FILTER_FLAG_NEW_LISTENER")]
+pub(super) fn seccomp_listener(filter: &[libc::sock_filter]) -> Result<OwnedFd, Errno> {
+    let Ok(len) = u16::try_from(filter.len()) else { return Err(Errno::INVAL) };
+    let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+    let install = |flags: libc::c_ulong| {
+        // SAFETY: the kernel copies `len` instructions, which is no more than `filter` has, and does not write to them.
+        check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) })
+    };
+    // A call that is being looked at is not begun anew for each signal: from 5.19 on.
+    let fd = match install(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
+        Err(Errno::INVAL) => install(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?,
+        other => other?,
+    };
+    // SAFETY: the kernel made the descriptor just now, close-on-exec, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

@@ -149,3 +149,17 @@ pub(super) const USER: Feature = optional(
     "the command runs as whoever runs ringfence; --user fails",
     "CAP_SETUID and CAP_SETGID; in a user namespace, more than one mapped user (newuidmap)",
 );
+
+// Who tried.
+pub(super) const WHO_BPF: Feature = optional(
+    "who tried: by BPF",
+    "the process behind each refused packet, for certain",
+    "by seccomp, which costs each attempt more and can't prove as much",
+    "Linux 6.4 with CONFIG_NETFILTER_BPF_LINK and CONFIG_DEBUG_INFO_BTF; CAP_BPF and CAP_PERFMON on the machine",
+);
+pub(super) const WHO_SECCOMP: Feature = optional(
+    "who tried: by seccomp",
+    "the process behind each refused packet where there is no BPF",
+    "without BPF, too, events say unknown, and the user alone",
+    "Linux 5.9, CAP_SYS_PTRACE, and kernel.yama.ptrace_scope below 3",
+);

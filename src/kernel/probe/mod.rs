@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use self::feature as features;
 use super::child::{self, Child, ChildSpec, ExecError};
 use super::forwarding::{self, Forwarding};
+use super::identity::{Logged, Means, Program, Way};
 use super::landlock;
 use super::link::wire;
 use super::netns::Netns;
@@ -48,6 +49,7 @@ pub fn report() -> Report {
     probe.whole_fence(scratch.is_some());
     probe.direct(scratch.as_ref());
     probe.command(scratch.as_ref());
+    probe.who(scratch.as_ref());
     let mut facts = host::facts();
     let foreign = host::foreign(&mut facts);
     Report { checks: probe.checks, facts, foreign }
@@ -278,6 +280,20 @@ impl Probe {
         } else if caller.is_some() {
             self.note("ringfence was called through sudo, so `run` needs --user 0:0");
         }
+    }
+
+    /// What tells who tried.
+    fn who(&mut self, scratch: Option<&Scratch>) {
+        self.within(features::WHO_BPF, scratch, |scratch| {
+            Program::load()?.attach(&scratch.inside, Logged::Refused).map(drop)
+        });
+        self.within(features::WHO_SECCOMP, scratch, |scratch| {
+            Means::find(Way::Seccomp)?;
+            nearly_run(scratch, |spec| {
+                spec.pid_namespace = false;
+                spec.notify = true;
+            })
+        });
     }
 
     /// Says something about the last check.

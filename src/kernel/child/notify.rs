@@ -1,0 +1,147 @@
+//! The command's attempts to connect and to send, told to the supervisor before the kernel makes them.
+//!
+//! A filter of its own, because one that tells can't be told apart from those before it: a process has one listener at most. Calls that
+//! name no address pass unseen: what a connected socket sends goes where the connection went, which was told.
+//!
+//! # References
+//! `seccomp_unotify(2)`
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use super::families::{ARCHITECTURE, Label, NUMBER, Step, assemble};
+use super::sys;
+
+/// Halves of the fifth argument of sendto(2), the address, in `struct seccomp_data`.
+const ADDRESS: [u32; 2] = [48, 52];
+
+/// A way into the kernel, and the numbers that its calls have.
+struct Calls {
+    architecture: u32,
+    /// connect, sendmsg, sendmmsg.
+    always: [u32; 3],
+    sendto: u32,
+}
+
+#[cfg(target_arch = "x86_64")]
+const CALLS: &[Calls] = &[
+    Calls { architecture: 0xc000_003e, always: [42, 46, 307], sendto: 44 },
+    Calls { architecture: 0x4000_0003, always: [362, 370, 345], sendto: 369 },
+];
+#[cfg(target_arch = "aarch64")]
+const CALLS: &[Calls] = &[
+    Calls { architecture: 0xc000_00b7, always: [203, 211, 269], sendto: 206 },
+    Calls { architecture: 0x4000_0028, always: [283, 296, 374], sendto: 290 },
+];
+#[cfg(target_arch = "riscv64")]
+const CALLS: &[Calls] = &[Calls { architecture: 0xc000_00f3, always: [203, 211, 269], sendto: 206 }];
+
+/// Writes the filter.
+pub(super) fn filter() -> Vec<libc::sock_filter> {
+    use Step::{AnyBit, Equal, Goto, Load, Place, Return};
+    let mut steps = vec![Load(ARCHITECTURE)];
+    steps.extend(CALLS.iter().enumerate().map(|(index, calls)| Equal(calls.architecture, Label::Entry(index))));
+    // The filter of families ends whoever comes another way.
+    steps.push(Goto(Label::Allow));
+    for (index, calls) in CALLS.iter().enumerate() {
+        steps.extend([Place(Label::Entry(index)), Load(NUMBER)]);
+        steps.extend(calls.always.map(|number| Equal(number, Label::Notify)));
+        steps.extend([Equal(calls.sendto, Label::Addressed), Goto(Label::Allow)]);
+    }
+    steps.push(Place(Label::Addressed));
+    for half in ADDRESS {
+        steps.extend([Load(half), AnyBit(u32::MAX, Label::Notify)]);
+    }
+    steps.extend([Place(Label::Allow), Return(libc::SECCOMP_RET_ALLOW)]);
+    steps.extend([Place(Label::Notify), Return(libc::SECCOMP_RET_USER_NOTIF)]);
+    assemble(&steps)
+}
+
+/// Puts the calling process under the filter, and waits until the supervisor has what tells it. Async-signal-safe.
+pub(super) fn tell(filter: &[libc::sock_filter], control: impl AsFd) -> Result<(), Errno> {
+    let listener = sys::seccomp_listener(filter)?;
+    // Not passed with the message: that takes sendmsg(2), which waits for the supervisor from now on.
+    super::message::Report::Listening(listener.as_raw_fd()).send(&control);
+    let mut answer = [0u8; 4];
+    loop {
+        return match recv(&control, &mut answer, RecvFlags::empty()) {
+            Err(Errno::INTR) => continue,
+            Err(errno) => Err(errno),
+            Ok((4, _)) => match i32::from_ne_bytes(answer) {
+                0 => Ok(()),
+                errno => Err(Errno::from_raw_os_error(errno)),
+            },
+            Ok(_) => Err(Errno::PIPE),
+        };
+    }
+}
+
+/// Takes the descriptor out of the process that waits in [`tell`].
+///
+/// # Privileges
+/// `CAP_SYS_PTRACE` in the user namespace in which ringfence was executed: the process can't be traced by anybody else.
+pub(super) fn take(pid: libc::pid_t, fd: i32) -> Result<OwnedFd, Errno> {
+    let pid = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty())
+}
+
+/// Lets the process go on, or tells it why not.
+pub(super) fn answer(control: impl AsFd, taken: Result<(), Errno>) {
+    let errno = taken.err().map_or(0, Errno::raw_os_error);
+    // Whoever does not listen any more is gone.
+    let _ = send(control, &errno.to_ne_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the filter on one system call, whose fifth argument is `address`.
+    fn judge(architecture: u32, number: u32, address: u64) -> u32 {
+        let program = filter();
+        let (mut at, mut value) = (0usize, 0u32);
+        for _ in 0..program.len() {
+            let step = &program[at];
+            at += 1;
+            match u32::from(step.code) {
+                0x20 => {
+                    value = match step.k {
+                        NUMBER => number,
+                        ARCHITECTURE => architecture,
+                        48 => address as u32,
+                        52 => (address >> 32) as u32,
+                        other => panic!("loads at {other}"),
+                    }
+                }
+                0x15 => at += usize::from(if value == step.k { step.jt } else { step.jf }),
+                0x45 => at += usize::from(if value & step.k != 0 { step.jt } else { step.jf }),
+                0x05 => at += step.k as usize,
+                0x06 => return step.k,
+                other => panic!("opcode {other:#x}"),
+            }
+        }
+        panic!("ran past the end");
+    }
+
+    #[test]
+    fn calls_that_name_an_address_are_told() {
+        const TOLD: u32 = libc::SECCOMP_RET_USER_NOTIF;
+        for calls in CALLS {
+            for number in calls.always {
+                assert_eq!(judge(calls.architecture, number, 0), TOLD);
+            }
+            assert_eq!(judge(calls.architecture, calls.sendto, 1), TOLD);
+            assert_eq!(judge(calls.architecture, calls.sendto, 1 << 32), TOLD);
+            assert_eq!(judge(calls.architecture, calls.sendto, 0), libc::SECCOMP_RET_ALLOW, "a connected socket's");
+            assert_eq!(judge(calls.architecture, 1, 1), libc::SECCOMP_RET_ALLOW, "another call");
+        }
+        // These are the numbers of the machine that this was compiled for.
+        let ours = &CALLS[0];
+        let known = [libc::SYS_connect, libc::SYS_sendmsg, libc::SYS_sendmmsg].map(|number| number as u32);
+        assert_eq!((ours.always, ours.sendto), (known, libc::SYS_sendto as u32));
+    }
+}

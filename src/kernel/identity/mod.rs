@@ -1,0 +1,29 @@
+//! Who sent what a fence refused.
+//!
+//! A refused socket is closed and its port free within microseconds, so nobody finds it in `/proc` afterwards. It has to be noted when the
+//! packet is sent:
+//!
+//! - [`Program`]: a BPF program at the output hook of the namespace notes who sends, before the fence looks at the packet. Needs privilege on
+//!   the machine.
+//! - [`Marks`]: a seccomp filter has the command's attempts wait until each socket has a mark, which its packets carry. Needs no more than
+//!   a user has in a user namespace, costs each attempt more, and can't prove as much.
+//!
+//! # References
+//!
+//! bpf(2); `net/netfilter/nf_bpf_link.c`; `struct bpf_nf_ctx`
+
+#![allow(unsafe_code)]
+
+mod bpf;
+mod marks;
+mod means;
+mod process;
+mod program;
+mod ring;
+mod socket;
+mod watch;
+
+pub use marks::Marks;
+pub use means::{Means, Nobody, Way};
+pub use program::{Logged, Program};
+pub use watch::Watch;

@@ -1,0 +1,537 @@
+//! Who tried: what the fence inside refuses, joined with what the proxy and the resolver refuse, as one stream and one report.
+//!
+//! The nflog group is bound inside the namespace before the rules are committed, so that nothing is refused before somebody
+//! listens. Until the command is started what comes waits in the socket; from then on a task of the caller's runtime reads it.
+//!
+//! Loss has two places. Packets that do not fit the socket's receive buffer are counted by the kernel, rule by rule, and the
+//! sum is made exact when the last program has ended. Events that a slow subscriber has not read in time are dropped for
+//! that subscriber alone: every event carries how many refusals there were up to it, so a gap has its number.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures::Stream;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use super::counters;
+use crate::audit::hint::{Advice, Entry, Scene, advice};
+use crate::audit::{Attempt, Attempted, Event, Identify, Identity, Lost, Report, Summary};
+use crate::dns::{self, Answers};
+use crate::kernel::identity::Nobody;
+use crate::kernel::netns::Netns;
+use crate::kernel::nflog::{Options, Received, Receiver};
+use crate::kernel::nftables;
+use crate::nft::TableId;
+use crate::plan::{NFLOG_GROUP, Plan, ProxyPlan};
+use crate::policy::{DnsMode, DnsName, Key};
+use crate::proxy;
+use crate::wire::nflog::{Group, Message};
+use crate::{Error, ErrorKind, Result};
+
+/// Room for refused packets that wait to be read, some ten thousand of them. Only what waits takes memory.
+const RECEIVE_BUFFER: usize = 16 << 20;
+
+/// How many events wait for a slow subscriber.
+const QUEUE: usize = 4096;
+
+/// How many packets are read before other tasks of the runtime have their turn.
+const BURST: usize = 128;
+
+/// How many denials of the proxy's wait for their turn.
+const DENIALS: usize = 256;
+
+/// How often the counters are read until they stand still.
+const SETTLING: usize = 20;
+
+/// Is told from time to time of everything that was refused so far. Called on a task of the runtime: it must not block.
+pub type OnReport = Arc<dyn Fn(&Summary) + Send + Sync>;
+
+/// Events of one sandbox, from when this was subscribed to on, up to the [`Summary`] that closes them.
+///
+/// Whoever reads too slowly is told how much was missed, as [`Event::Lost`], and memory stays bounded.
+#[must_use = "what is not read waits, and is lost in the end"]
+pub struct EventStream(BoxStream<'static, Arc<Event>>);
+
+impl Stream for EventStream {
+    type Item = Arc<Event>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(context)
+    }
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").finish_non_exhaustive()
+    }
+}
+
+/// Takes the nflog group of the calling thread's namespace, which no rule logs to yet.
+pub(super) fn bind() -> Result<Receiver> {
+    Receiver::bind(Group(NFLOG_GROUP), Options::latency().receive_buffer(RECEIVE_BUFFER))
+}
+
+/// What becomes of a request that is told of.
+fn verdict(passed: bool) -> &'static str {
+    if passed { "accept" } else { "deny" }
+}
+
+/// Knows nobody, and says why.
+pub(super) fn nobody(reason: impl Into<Cow<'static, str>>) -> Box<dyn Identify> {
+    Box::new(Nobody { reason: reason.into() })
+}
+
+/// Where all refusals of a sandbox come together.
+pub(super) struct Hub {
+    sandbox: Arc<str>,
+    scene: Scene,
+    answers: Arc<Answers>,
+    on_report: Option<(OnReport, Duration)>,
+    /// A denial waits to be told.
+    denied: Notify,
+    state: Mutex<State>,
+}
+
+struct State {
+    identify: Box<dyn Identify>,
+    report: Report,
+    /// There with the first subscriber.
+    sender: Option<broadcast::Sender<Told>>,
+    /// Told when what the fence refused before has been: the proxy hears of its client sooner than we of a packet.
+    denials: Vec<(Attempt, Advice)>,
+    /// How many refusals there were, those included that were lost.
+    upto: u64,
+    /// That many when the report was last told.
+    reported: u64,
+    over: bool,
+}
+
+/// An event, and how many refusals there were up to it and with it.
+#[derive(Clone)]
+struct Told {
+    upto: u64,
+    event: Arc<Event>,
+}
+
+impl Hub {
+    pub(super) fn new(
+        sandbox: Arc<str>,
+        plan: &Plan,
+        answers: Arc<Answers>,
+        on_report: Option<(OnReport, Duration)>,
+    ) -> Arc<Self> {
+        let addresses = &plan.wire.addresses;
+        let scene = Scene {
+            proxy: match &plan.proxy {
+                ProxyPlan::None => None,
+                ProxyPlan::BuiltIn { listen, .. } => Some(listen.to_string()),
+                ProxyPlan::At(at) => Some(at.value.to_string()),
+            },
+            resolver: plan.dns.value != DnsMode::Off,
+            gateways: vec![IpAddr::V4(addresses.host4), IpAddr::V6(addresses.host6)],
+        };
+        let state = State {
+            identify: nobody("no command was started yet"),
+            report: Report::new(sandbox.clone(), plan.audit.value),
+            sender: None,
+            denials: Vec::new(),
+            upto: 0,
+            reported: 0,
+            over: false,
+        };
+        Arc::new(Self { sandbox, scene, answers, on_report, denied: Notify::new(), state: Mutex::new(state) })
+    }
+
+    /// Has whoever sends what is refused looked for in that way.
+    pub(super) fn identify(&self, identify: Box<dyn Identify>) {
+        self.state().identify = identify;
+    }
+
+    /// Everything from now on.
+    pub(super) fn events(&self) -> EventStream {
+        let mut state = self.state();
+        if state.over {
+            return EventStream(stream::empty().boxed());
+        }
+        let subscription = Subscription {
+            receiver: state.sender.get_or_insert_with(|| broadcast::Sender::new(QUEUE)).subscribe(),
+            seen: state.upto,
+            next: None,
+            sandbox: self.sandbox.clone(),
+        };
+        EventStream(stream::unfold(subscription, Subscription::next).fuse().boxed())
+    }
+
+    /// Everything that was refused so far.
+    pub(super) fn summary(&self) -> Summary {
+        self.state().report.summary(SystemTime::now(), &[])
+    }
+
+    /// Whether anybody would hear of it.
+    pub(super) fn heard(&self) -> bool {
+        self.on_report.is_some() || self.state().sender.as_ref().is_some_and(|sender| sender.receiver_count() > 0)
+    }
+
+    /// Tells of a destination that the built-in proxy refused.
+    pub(super) fn denied_by_proxy(&self, denial: &proxy::Denial) {
+        let allow = denial.hint.as_ref().map(|entry| Entry { key: Key::Allow, value: entry.to_string() });
+        let mut attempt = Attempt::at(SystemTime::now());
+        attempt.proto = Some("tcp".to_owned());
+        attempt.src = Some(denial.client.ip().to_canonical());
+        attempt.sport = Some(denial.client.port());
+        attempt.dport = denial.port;
+        match denial.host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(address) => attempt.dst = Some(address.to_canonical()),
+            Err(_) => attempt.host = Some(bounded(&denial.host)),
+        }
+        attempt.rule = Some(denial.reason.code().to_owned());
+        attempt.denial_stage = Some(denial.stage);
+        let why = match &denial.reason {
+            proxy::DenialReason::SpecialAddress { address, class } => {
+                format!("the proxy's list has it, and it leads to {address}, {class}")
+            }
+            proxy::DenialReason::NumericName => "write the address the usual way".to_owned(),
+            _ => "the proxy's list does not have it".to_owned(),
+        };
+        attempt.verdict = Some(verdict(denial.passed));
+        self.denied(attempt, Advice::new(why, allow));
+    }
+
+    /// Tells of a question that the built-in resolver refused.
+    pub(super) fn denied_by_resolver(&self, denial: &dns::Denial) {
+        let listed = denial.reason == dns::DenialReason::NotCovered && denial.kind != "PTR";
+        let allow = Some(bounded(&denial.name)).filter(|name| listed && name.parse::<DnsName>().is_ok());
+        let mut attempt = Attempt::at(SystemTime::now());
+        attempt.proto = Some("dns".to_owned());
+        attempt.src = Some(denial.client.ip().to_canonical());
+        attempt.sport = Some(denial.client.port());
+        attempt.host = Some(bounded(&denial.name));
+        attempt.rule = Some(denial.reason.code().to_owned());
+        attempt.denial_stage = Some(denial.stage);
+        attempt.verdict = Some(verdict(denial.passed));
+        let why = format!("it asked for {} of that name, and {}", denial.kind, denial.reason);
+        self.denied(attempt, Advice::new(why, allow.map(|value| Entry { key: Key::Allow, value })));
+    }
+
+    /// Tells of a refusal by the proxy or the resolver.
+    fn denied(&self, mut attempt: Attempt, advice: Advice) {
+        attempt.sandbox = Some(self.sandbox.clone());
+        attempt.family = attempt.dst.map(|dst| if dst.is_ipv4() { "ipv4" } else { "ipv6" });
+        attempt.hint = advice.line();
+        attempt.identity = Some(Identity::unknown("the proxy and the resolver see an address, not a process"));
+        let mut state = self.state();
+        state.denials.push((attempt, advice));
+        if state.denials.len() == DENIALS {
+            // Out of order then, and not lost.
+            state.tell_denials();
+        }
+        drop(state);
+        self.denied.notify_one();
+    }
+
+    /// Tells of a packet that the fence refused.
+    fn refused(&self, message: &Message<'_>) {
+        let mut event = Event::of(message, SystemTime::now());
+        let mut state = self.state();
+        if let Event::Bypass(attempt) = &mut event {
+            attempt.sandbox = Some(self.sandbox.clone());
+            attempt.host = attempt.dst.and_then(|dst| self.answers.name_of(dst)).map(|name| name.to_string());
+            attempt.identity = Some(match Attempted::of(message) {
+                Some(attempted) => state.identify.identify(&attempted),
+                None => Identity::unknown("no process of the namespace sent it in the ordinary way"),
+            });
+            let advice = advice(attempt, &self.scene);
+            attempt.hint = advice.line();
+            trace(attempt);
+            state.report.add(attempt, &advice);
+        }
+        state.tell(event);
+    }
+
+    fn lost(&self, count: u64) {
+        let mut state = self.state();
+        state.report.lose(count);
+        let lost = Lost { time: SystemTime::now(), sandbox: Some(self.sandbox.clone()), count };
+        state.tell(Event::Lost(lost));
+    }
+
+    fn take(&self, received: Received) {
+        match received {
+            Received::Packet(message) => self.refused(&message),
+            Received::Lost { at_least } => self.lost(at_least),
+        }
+    }
+
+    /// Tells the report if there is something new in it.
+    fn report(&self) {
+        let Some((tell, _)) = &self.on_report else { return };
+        let mut state = self.state();
+        if state.reported == state.report.refused() {
+            return;
+        }
+        state.reported = state.report.refused();
+        let summary = state.report.summary(SystemTime::now(), &[]);
+        drop(state);
+        tell(&summary);
+    }
+
+    /// Makes the loss exact, and tells the last event.
+    fn close(&self, counted: &[(String, u64)]) -> Summary {
+        self.state().tell_denials();
+        let unaccounted = self.state().report.unaccounted(counted);
+        if unaccounted > 0 {
+            self.lost(unaccounted);
+        }
+        let mut state = self.state();
+        let summary = state.report.summary(SystemTime::now(), counted);
+        state.tell(Event::Summary(Box::new(summary.clone())));
+        state.over = true;
+        // What it holds may hold the namespace.
+        state.identify = nobody("the sandbox is gone");
+        // The streams end when they have been read.
+        state.sender = None;
+        drop(state);
+        if let Some((tell, _)) = &self.on_report {
+            tell(&summary);
+        }
+        summary
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What is in there is true after every step, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn tell_denials(&mut self) {
+        for (attempt, advice) in std::mem::take(&mut self.denials) {
+            trace(&attempt);
+            self.report.add(&attempt, &advice);
+            self.tell(Event::Denied(Box::new(attempt)));
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.upto += event.weight();
+        if let Some(sender) = &self.sender {
+            // An error means that nobody listens any more.
+            let _ = sender.send(Told { upto: self.upto, event: Arc::new(event) });
+        }
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("sandbox", &self.sandbox).finish_non_exhaustive()
+    }
+}
+
+struct Subscription {
+    receiver: broadcast::Receiver<Told>,
+    /// How many refusals this subscriber has been told of, or told that they were lost.
+    seen: u64,
+    /// Comes behind a loss that was told first.
+    next: Option<Arc<Event>>,
+    sandbox: Arc<str>,
+}
+
+impl Subscription {
+    async fn next(mut self) -> Option<(Arc<Event>, Self)> {
+        if let Some(event) = self.next.take() {
+            return Some((event, self));
+        }
+        loop {
+            match self.receiver.recv().await {
+                Ok(Told { upto, event }) => {
+                    let missed = upto.saturating_sub(event.weight()).saturating_sub(self.seen);
+                    self.seen = upto;
+                    if missed == 0 {
+                        return Some((event, self));
+                    }
+                    self.next = Some(event);
+                    let lost = Lost { time: SystemTime::now(), sandbox: Some(self.sandbox.clone()), count: missed };
+                    return Some((Arc::new(Event::Lost(lost)), self));
+                }
+                // How many events that were says nothing of how many refusals; the next one does.
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+/// The task that reads what is refused.
+#[derive(Debug)]
+pub(super) struct Watch {
+    task: tokio::task::JoinHandle<Result<Receiver>>,
+    stop: Option<oneshot::Sender<()>>,
+    hub: Arc<Hub>,
+}
+
+impl Watch {
+    /// Starts it on the caller's runtime.
+    pub(super) fn start(receiver: Receiver, hub: Arc<Hub>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let watching = watch(receiver, hub.clone(), stopped);
+        let task = tokio::spawn(async move {
+            watching.await.inspect_err(|error| tracing::error!(error = %error.chain(), "events are not told any more"))
+        });
+        Self { task, stop: Some(stop), hub }
+    }
+
+    /// Ends it without a last word, and gives the namespace free.
+    pub(super) async fn stop(mut self) {
+        self.stop.take();
+        // Whatever went wrong with it is over.
+        let _ = (&mut self.task).await;
+        self.hub.identify(nobody("the sandbox is gone"));
+    }
+
+    /// Ends it: what still waits is told, the counters of `tables` in the namespace are read, and the summary closes the streams.
+    ///
+    /// Every program of the sandbox must have ended.
+    pub(super) async fn finish(mut self, netns: Netns, tables: Vec<TableId>) -> Summary {
+        self.stop.take();
+        let receiver = match (&mut self.task).await {
+            Ok(receiver) => receiver,
+            Err(lost) => Err(Error::new(ErrorKind::Io, "the task that reads refused packets was lost").because(lost)),
+        };
+        let hub = self.hub.clone();
+        let settled = tokio::task::spawn_blocking(move || {
+            let counted = receiver.and_then(|mut receiver| settle(&mut receiver, &hub, &netns, &tables));
+            let counted = counted.unwrap_or_else(|error| {
+                tracing::warn!(error = %error.chain(), "can't tell how many refused packets were lost");
+                Vec::new()
+            });
+            hub.close(&counted)
+        });
+        match settled.await {
+            Ok(summary) => summary,
+            // It panicked, or the runtime is going down.
+            Err(_) => self.hub.close(&[]),
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Reads until it is told to stop, and hands the socket back.
+async fn watch(receiver: Receiver, hub: Arc<Hub>, mut stop: oneshot::Receiver<()>) -> Result<Receiver> {
+    // Deprecated for types that may close or change their descriptor; a receiver does neither while it lives.
+    #[allow(deprecated)]
+    let mut receiver = AsyncFd::with_interest(receiver, Interest::READABLE)
+        .map_err(|error| Error::new(ErrorKind::Io, "can't watch an nflog socket").because(error))?;
+    let period = hub.on_report.as_ref().map(|(_, period)| (*period).max(Duration::from_millis(1)));
+    let mut ticks = period.map(|period| {
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    });
+    // What came while the group was bound waits in the receiver, and the socket says nothing of it.
+    drain(receiver.get_mut(), &hub, usize::MAX)?;
+    loop {
+        let tick = async {
+            match &mut ticks {
+                Some(ticks) => drop(ticks.tick().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = &mut stop => return Ok(receiver.into_inner()),
+            () = tick => hub.report(),
+            () = hub.denied.notified() => {
+                drain(receiver.get_mut(), &hub, BURST)?;
+                hub.state().tell_denials();
+            }
+            ready = receiver.ready_mut(Interest::READABLE | Interest::ERROR) => {
+                let mut ready = ready.map_err(|error| Error::new(ErrorKind::Io, "can't wait for an nflog group").because(error))?;
+                if drain(ready.get_inner_mut(), &hub, BURST)? {
+                    ready.clear_ready();
+                } else {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+}
+
+/// Tells of what has come, `most` packets of it. Says whether that was all.
+fn drain(receiver: &mut Receiver, hub: &Hub, most: usize) -> Result<bool> {
+    for _ in 0..most {
+        match receiver.try_recv() {
+            Ok(Some(received)) => hub.take(received),
+            Ok(None) => return Ok(true),
+            // Counted, and so told as lost in the end.
+            Err(error) if error.kind() == ErrorKind::Decode => {
+                tracing::warn!(error = %error.chain(), "an event was lost")
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// Reads the counters and what waits until both stand still.
+fn settle(receiver: &mut Receiver, hub: &Hub, netns: &Netns, tables: &[TableId]) -> Result<Vec<(String, u64)>> {
+    let mut socket = netns.run(nftables::Socket::open)??;
+    let mut counted = counters::logged(&mut socket, tables)?;
+    for _ in 0..SETTLING {
+        // A packet is logged before it is counted: what is in the counters is in the socket, or lost.
+        while !drain(receiver, hub, BURST)? {}
+        let now = counters::logged(&mut socket, tables)?;
+        if now == counted {
+            break;
+        }
+        counted = now;
+    }
+    Ok(counted)
+}
+
+/// Hands the attempt to `tracing`, with the fields of its JSON.
+fn trace(attempt: &Attempt) {
+    let process = attempt.identity.as_ref().and_then(Identity::process);
+    tracing::event!(
+        name: "BYPASS_DETECT",
+        target: "ringfence::bypass",
+        tracing::Level::INFO,
+        sandbox = attempt.sandbox.as_deref(),
+        verdict = attempt.verdict,
+        family = attempt.family,
+        proto = attempt.proto,
+        src = attempt.src.map(tracing::field::display),
+        sport = attempt.sport,
+        dst = attempt.dst.map(tracing::field::display),
+        dport = attempt.dport,
+        host = attempt.host.as_deref().map(tracing::field::debug),
+        uid = attempt.uid,
+        gid = attempt.gid,
+        pid = process.map(|process| process.pid),
+        comm = process.map(|process| tracing::field::debug(&process.comm)),
+        exe = process.and_then(|process| process.exe.as_deref()).map(tracing::field::debug),
+        identity = attempt.identity.as_ref().map(Identity::certainty),
+        hint = attempt.hint,
+        rule = attempt.rule,
+        denial_stage = attempt.denial_stage,
+        "BYPASS_DETECT"
+    );
+}
+
+/// What a client wrote, no longer than a name can be.
+fn bounded(text: &str) -> String {
+    text.chars().take(255).collect()
+}
