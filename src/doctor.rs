@@ -200,12 +200,9 @@ mod tests {
     use crate::nft::{BaseChain, TableFlags, TableName};
 
     fn chain(family: Family, table: &str, hook: Hook, kind: ChainType, policy: ChainPolicy) -> Chain {
-        Chain {
-            table: TableId { family, name: TableName::new(table).unwrap() },
-            name: ChainName::new("c").unwrap(),
-            base: Some(BaseChain { kind, hook, priority: Priority::FILTER, policy, devices: Vec::new() }),
-            comment: None,
-        }
+        let table = TableId { family, name: TableName::new(table).unwrap() };
+        let base = BaseChain { kind, hook, priority: Priority::FILTER, policy, devices: Vec::new() };
+        Chain { base: Some(base), ..Chain::new(&table, &ChainName::new("c").unwrap()) }
     }
 
     #[test]
@@ -225,7 +222,7 @@ mod tests {
             regular,
         ];
         let flags = TableFlags { dormant: true, ..TableFlags::default() };
-        let tables = [Table { id: chains[3].table.clone(), flags, comment: None }];
+        let tables = [Table { flags, ..Table::new(chains[3].table.clone()) }];
         let found: Vec<String> = ForeignChain::among(&tables, &chains).into_iter().map(|chain| chain.table).collect();
         assert_eq!(found, ["ufw", "docker", "output"]);
     }

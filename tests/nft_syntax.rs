@@ -100,7 +100,7 @@ fn table(family: Family, name: &str) -> TableId {
 }
 
 fn plain_table(id: &TableId) -> Table {
-    Table { id: id.clone(), flags: TableFlags::default(), comment: None }
+    Table::new(id.clone())
 }
 
 fn chain(name: &str) -> ChainName {
@@ -108,20 +108,12 @@ fn chain(name: &str) -> ChainName {
 }
 
 fn set(table: &TableId, name: &str, key: &[Datatype]) -> Set {
-    Set {
-        table: table.clone(),
-        name: SetName::new(name).unwrap(),
-        key: KeyType(key.to_vec()),
-        flags: SetFlags::default(),
-        timeout: None,
-        size: None,
-        comment: None,
-    }
+    Set::new(table, &SetName::new(name).unwrap(), KeyType(key.to_vec()))
 }
 
 fn base(table: &TableId, name: &str, kind: ChainType, hook: Hook, priority: i32, policy: ChainPolicy) -> Chain {
     let base = BaseChain { kind, hook, priority: Priority(priority), policy, devices: Vec::new() };
-    Chain { table: table.clone(), name: chain(name), base: Some(base), comment: None }
+    Chain { base: Some(base), ..Chain::new(table, &chain(name)) }
 }
 
 fn endpoint(address: &str, protocol: u8, port: u16) -> Data {
@@ -220,6 +212,7 @@ fn inside() -> Ruleset {
         sets: vec![timed, sized],
         chains: vec![base(&id, "output", ChainType::Filter, Hook::Output, 0, ChainPolicy::Drop), egress_chain],
         rules,
+        ..Ruleset::default()
     }
 }
 
@@ -255,12 +248,7 @@ fn outside() -> Ruleset {
             base(&id, "input", ChainType::Filter, Hook::Input, 0, ChainPolicy::Accept),
             base(&id, "forward", ChainType::Filter, Hook::Forward, 0, ChainPolicy::Accept),
             base(&id, "postrouting", ChainType::Nat, Hook::Postrouting, 100, ChainPolicy::Accept),
-            Chain {
-                table: id.clone(),
-                name: chain("sandbox"),
-                base: None,
-                comment: Some(Comment::new("ours").unwrap()),
-            },
+            Chain { comment: Some(Comment::new("ours").unwrap()), ..Chain::new(&id, &chain("sandbox")) },
         ],
         rules: vec![
             rule("prerouting")
@@ -277,7 +265,10 @@ fn outside() -> Ruleset {
                 .ct_state(ct_state::ESTABLISHED | ct_state::RELATED)
                 .verdict(Verdict::Accept),
             rule("forward").lookup(&[OIF], "hosts", false).counter().verdict(Verdict::Drop),
-            rule("postrouting").nfproto(Family::Ip).lookup(&[IIF], "hosts", false).expr(Expr::Masquerade),
+            rule("postrouting")
+                .nfproto(Family::Ip)
+                .lookup(&[IIF], "hosts", false)
+                .expr(Expr::Masquerade(NatPorts::default())),
             rule("sandbox")
                 .nfproto(Family::Ip)
                 .lookup(&[IIF, IP_DADDR, L4PROTO, DPORT], "allowed4", false)
@@ -290,11 +281,12 @@ fn outside() -> Ruleset {
                 .verdict(Verdict::Accept),
             rule("sandbox").l4proto(6).counter().reject(Reject::TcpReset),
             rule("sandbox")
-                .expr(Expr::Limit { rate: 50, seconds: 1, burst: 100, over: false })
+                .expr(Expr::Limit(Limit { rate: 50, seconds: 1, burst: 100, over: false, bytes: false }))
                 .counter()
                 .reject(Reject::Icmpx(RejectCode::AdminProhibited)),
             rule("sandbox").counter().verdict(Verdict::Drop),
         ],
+        ..Ruleset::default()
     }
 }
 
@@ -399,7 +391,7 @@ fn kinds() -> Vec<(Rule, &'static str)> {
         (ip().reject(Reject::Icmp(13)), "meta nfproto ipv4 reject with icmp admin-prohibited"),
         (rule().nfproto(Family::Ip6).reject(Reject::Icmp(1)), "meta nfproto ipv6 reject with icmpv6 admin-prohibited"),
         (
-            rule().expr(Expr::Limit { rate: 5, seconds: 60, burst: 7, over: true }),
+            rule().expr(Expr::Limit(Limit { rate: 5, seconds: 60, burst: 7, over: true, bytes: false })),
             "limit rate over 5/minute burst 7 packets",
         ),
         (rule().verdict(Verdict::Continue), "continue"),
@@ -428,10 +420,9 @@ fn around(rules: Vec<Rule>) -> Ruleset {
             ],
         )],
         sets: vec![ranges, set(&id, "pairs", &ENDPOINT), set(&id, "ports", &[Datatype::InetService])],
-        chains: ["c", "d"]
-            .map(|name| Chain { table: id.clone(), name: chain(name), base: None, comment: None })
-            .to_vec(),
+        chains: ["c", "d"].map(|name| Chain::new(&id, &chain(name))).to_vec(),
         rules,
+        ..Ruleset::default()
     }
 }
 
@@ -482,7 +473,7 @@ fn what_nft_cannot_write_is_told() {
         (rule().verdict(Verdict::Accept).counter(), "behind the statement that ends"),
         (rule().reject(Reject::TcpReset), "adds a match of TCP"),
         (rule().reject(Reject::Icmp(3)), "adds a match of the family"),
-        (rule().expr(Expr::Limit { rate: 1, seconds: 7, burst: 1, over: false }), "per 7 seconds"),
+        (rule().expr(Expr::Limit(Limit { rate: 1, seconds: 7, burst: 1, over: false, bytes: false })), "per 7 seconds"),
         (
             rule().log(Log { group: 1, prefix: Some("$x".to_owned()), snaplen: None, queue_threshold: None }),
             "for a variable",
@@ -515,13 +506,9 @@ fn hostile() -> Ruleset {
         Rule::new(&evil, &chain("c")).verdict(Verdict::Accept),
         Rule::new(&id, &chain("gone")).verdict(Verdict::Accept),
     ]);
-    ruleset.tables.push(Table {
-        id: evil.clone(),
-        flags: TableFlags::default(),
-        comment: Some(Comment::new("x").unwrap()),
-    });
+    ruleset.tables.push(Table { comment: Some(Comment::new("x").unwrap()), ..Table::new(evil.clone()) });
     ruleset.tables.push(ruleset.tables[0].clone());
-    ruleset.chains.push(Chain { table: evil.clone(), name: chain("c"), base: None, comment: None });
+    ruleset.chains.push(Chain::new(&evil, &chain("c")));
     ruleset.sets.push(set(&id, "x { }", &[Datatype::InetService]));
     ruleset.sets.push(set(&evil, "s", &[Datatype::InetService]));
     ruleset.elements.push((id.clone(), SetName::new("x { }").unwrap(), vec![Element::new(Data::be16(1))]));
@@ -582,6 +569,7 @@ fn bytecode(rule: &Rule) -> Vec<String> {
                     PayloadBase::LinkLayer => "link",
                     PayloadBase::Network => "network",
                     PayloadBase::Transport => "transport",
+                    other => panic!("{other:?} has no name here"),
                 };
                 format!("payload load {len}b @ {base} header + {offset} => reg {}", dreg.to_wire())
             }
@@ -625,8 +613,8 @@ fn bytecode(rule: &Rule) -> Vec<String> {
             Expr::Reject(Reject::Icmp(code)) => format!("reject type 0 code {code}"),
             Expr::Reject(Reject::TcpReset) => "reject type 1 code 0".to_owned(),
             Expr::Reject(Reject::Icmpx(code)) => format!("reject type 2 code {}", *code as u8),
-            Expr::Masquerade => "masq".to_owned(),
-            Expr::Limit { rate, seconds, burst, over } => {
+            Expr::Masquerade(_) => "masq".to_owned(),
+            Expr::Limit(Limit { rate, seconds, burst, over, .. }) => {
                 let unit = match seconds {
                     1 => "second",
                     60 => "minute",
@@ -966,7 +954,7 @@ fn statement() -> impl Strategy<Value = Expr> {
             |(group, prefix, snaplen, queue_threshold)| Expr::Log(Log { group, prefix, snaplen, queue_threshold })
         ),
         (1u64..9, proptest::sample::select(vec![1u64, 60, 3_600, 7]), 0u32..9, any::<bool>())
-            .prop_map(|(rate, seconds, burst, over)| Expr::Limit { rate, seconds, burst, over }),
+            .prop_map(|(rate, seconds, burst, over)| Expr::Limit(Limit { rate, seconds, burst, over, bytes: false })),
     ]
 }
 
@@ -974,7 +962,7 @@ fn last() -> impl Strategy<Value = Expr> {
     prop_oneof![
         Just(Expr::Verdict(Verdict::Accept)),
         Just(Expr::Verdict(Verdict::Continue)),
-        Just(Expr::Masquerade),
+        Just(Expr::Masquerade(NatPorts::default())),
         Just(Expr::Reject(Reject::TcpReset)),
         Just(Expr::Reject(Reject::Icmpx(RejectCode::NoRoute))),
         any::<u8>().prop_map(|code| Expr::Reject(Reject::Icmp(code))),
@@ -1037,7 +1025,7 @@ fn any_expr() -> impl Strategy<Value = Expr> {
             .prop_map(|(set, sreg, negated)| Expr::Lookup { set, sreg, negated }),
         (register(), data()).prop_map(|(dreg, data)| Expr::Immediate { dreg, data }),
         (any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>())
-            .prop_map(|(rate, seconds, burst, over)| Expr::Limit { rate, seconds, burst, over }),
+            .prop_map(|(rate, seconds, burst, over)| Expr::Limit(Limit { rate, seconds, burst, over, bytes: false })),
         (any::<u16>(), proptest::option::of("(?s).{0,9}")).prop_map(|(group, prefix)| Expr::Log(Log {
             group,
             prefix,
@@ -1078,14 +1066,14 @@ fn any_ruleset() -> impl Strategy<Value = Ruleset> {
             move_to(&mut ruleset, family);
             let mut odd = set(&table(family, "kinds"), "s", &key);
             odd.name = name;
-            odd.flags = SetFlags { interval, timeout, constant: false };
+            odd.flags = SetFlags { interval, timeout, ..SetFlags::default() };
             odd.comment = comment.clone();
             let length = odd.key.len().min(64);
             let elements = elements.into_iter().map(|(mut key, interval_end, timeout)| {
                 if fit {
                     key.resize(length, 0);
                 }
-                Element { key: bytes(&key), interval_end, timeout, comment: comment.clone() }
+                Element { interval_end, timeout, comment: comment.clone(), ..Element::new(bytes(&key)) }
             });
             ruleset.elements.push((odd.table.clone(), odd.name.clone(), elements.collect()));
             ruleset.sets.push(odd);

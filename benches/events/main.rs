@@ -14,7 +14,7 @@ use ringfence::kernel::rtnetlink::{Batch, Request, Socket};
 use ringfence::link::IfIndex;
 use ringfence::nft::{
     BaseChain, Chain, ChainName, ChainPolicy, ChainType, Data, Expr, Family, Field, Hook, Log, Priority, Reject,
-    RejectCode, Rule, Ruleset, Table, TableFlags, TableId, TableName,
+    RejectCode, Rule, Ruleset, Table, TableId, TableName,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -83,10 +83,8 @@ fn logged() -> Netns {
     let (table, output) = names();
     let log = Log { group: 1, prefix: Some("bypass-udp".to_owned()), snaplen: Some(128), queue_threshold: Some(1) };
     let ruleset = Ruleset {
-        tables: vec![Table { id: table.clone(), flags: TableFlags::default(), comment: None }],
+        tables: vec![Table::new(table.clone())],
         chains: vec![Chain {
-            table: table.clone(),
-            name: output.clone(),
             base: Some(BaseChain {
                 kind: ChainType::Filter,
                 hook: Hook::Output,
@@ -94,7 +92,7 @@ fn logged() -> Netns {
                 policy: ChainPolicy::Accept,
                 devices: vec![],
             }),
-            comment: None,
+            ..Chain::new(&table, &output)
         }],
         rules: vec![
             Rule::new(&table, &output)

@@ -8,7 +8,7 @@ use ringfence::kernel::netns::Netns;
 use ringfence::kernel::nftables::Socket;
 use ringfence::nft::{
     Chain, ChainName, CmpOp, Data, Datatype, Element, Expr, Family, KeyType, PayloadBase, Register, Rule, Ruleset, Set,
-    SetFlags, SetName, Table as NftTable, TableFlags, TableId, TableName, Verdict,
+    SetName, Table as NftTable, TableId, TableName, Verdict,
 };
 use ringfence::wire::nftables;
 
@@ -67,7 +67,7 @@ fn id() -> Outcome<TableId> {
 }
 
 fn empty() -> Outcome<Ruleset> {
-    let table = NftTable { id: id()?, flags: TableFlags::default(), comment: None };
+    let table = NftTable::new(id()?);
     Ok(Ruleset { tables: vec![table], ..Ruleset::default() })
 }
 
@@ -75,7 +75,7 @@ fn empty() -> Outcome<Ruleset> {
 fn rules(count: usize) -> Outcome<Ruleset> {
     let mut ruleset = empty()?;
     let (table, chain) = (id()?, ChainName::new("c")?);
-    ruleset.chains.push(Chain { table: table.clone(), name: chain.clone(), base: None, comment: None });
+    ruleset.chains.push(Chain::new(&table, &chain.clone()));
     let load = |base, offset, len| Expr::Payload { base, offset, len, dreg: Register::FIRST };
     let equals = |data| Expr::Cmp { op: CmpOp::Eq, sreg: Register::FIRST, data };
     for number in 0..count {
@@ -97,15 +97,8 @@ fn rules(count: usize) -> Outcome<Ruleset> {
 fn elements(count: usize) -> Outcome<Ruleset> {
     let mut ruleset = empty()?;
     let (table, set) = (id()?, SetName::new("s")?);
-    ruleset.sets.push(Set {
-        table: table.clone(),
-        name: set.clone(),
-        key: KeyType(vec![Datatype::Ipv4Addr, Datatype::InetProto, Datatype::InetService]),
-        flags: SetFlags::default(),
-        timeout: None,
-        size: Some(count as u32),
-        comment: None,
-    });
+    let key = KeyType(vec![Datatype::Ipv4Addr, Datatype::InetProto, Datatype::InetService]);
+    ruleset.sets.push(Set { size: Some(count as u32), ..Set::new(&table, &set, key) });
     let mut elements = Vec::with_capacity(count);
     for number in 0..count {
         elements.push(Element::new(Data::concat(&[Data::ipv4(address(number)), Data::byte(6), Data::be16(443)])?));

@@ -5,12 +5,14 @@
 
 mod bytes;
 mod dns;
+mod kernel;
 mod proxy;
 mod text;
 mod transaction;
 
 pub use bytes::{netlink, nflog, nftables, packet};
 pub use dns::dns;
+pub use kernel::ruleset;
 pub use proxy::proxy;
 pub use text::{json, passwd, policy, toml, variables};
 pub use transaction::transaction;
@@ -19,10 +21,11 @@ pub use transaction::transaction;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("netlink", netlink),
     ("nftables", nftables),
     ("transaction", transaction),
+    ("ruleset", ruleset),
     ("json", json),
     ("policy", policy),
     ("toml", toml),

@@ -65,32 +65,59 @@ fn operation(u: &mut Unstructured<'_>) -> Result<(Verb, Object)> {
 }
 
 fn object(u: &mut Unstructured<'_>) -> Result<Object> {
-    Ok(match u.int_in_range(0..=4)? {
+    Ok(match u.int_in_range(0..=6)? {
         0 => {
             let [dormant, owner, persist] = u.arbitrary()?;
             let flags = TableFlags { dormant, owner, persist };
-            Object::Table(Table { id: table(u)?, flags, comment: comment(u)? })
+            Object::Table(Table { flags, comment: comment(u)?, ..Table::new(table(u)?) })
         }
-        1 => Object::Chain(Chain { table: table(u)?, name: chain(u)?, base: maybe(u, base)?, comment: comment(u)? }),
-        2 => Object::Rule(Rule {
-            table: table(u)?,
-            chain: chain(u)?,
-            exprs: many(u, 130, expr)?,
-            comment: comment(u)?,
-            handle: u.arbitrary::<Option<u64>>()?.map(Handle),
-        }),
-        3 => {
-            let [constant, interval, timeout] = u.arbitrary()?;
-            Object::Set(Set {
-                table: table(u)?,
-                name: set(u)?,
-                key: KeyType(many(u, 6, |u| u.choose(&Datatype::ALL).copied())?),
-                flags: SetFlags { constant, interval, timeout },
-                timeout: maybe(u, millis)?,
-                size: u.arbitrary()?,
+        1 => {
+            let [offload, binding] = u.arbitrary()?;
+            let plain = Chain::new(&table(u)?, &chain(u)?);
+            let flags = ChainFlags { offload, binding };
+            Object::Chain(Chain { base: maybe(u, base)?, flags, comment: comment(u)?, ..plain })
+        }
+        2 => {
+            let plain = Rule::new(&table(u)?, &chain(u)?);
+            let exprs = many(u, 130, expr)?;
+            Object::Rule(Rule {
+                exprs,
                 comment: comment(u)?,
+                handle: u.arbitrary::<Option<u64>>()?.map(Handle),
+                ..plain
             })
         }
+        3 => {
+            let [anonymous, constant, interval, timeout, dynamic, expressions] = u.arbitrary()?;
+            let exprs = many(u, 3, simple)?;
+            // Several take the flag with them.
+            let expressions = expressions || exprs.len() > 1;
+            let plain = Set::new(&table(u)?, &set(u)?, key_type(u)?);
+            Object::Set(Set {
+                data: maybe(u, map_to)?,
+                flags: SetFlags { anonymous, constant, interval, timeout, dynamic, expressions },
+                timeout: maybe(u, millis)?,
+                gc_interval: maybe(u, |u| u.arbitrary::<u32>().map(|time| Duration::from_millis(time.into())))?,
+                size: u.arbitrary()?,
+                policy: if u.arbitrary()? { SetPolicy::Memory } else { SetPolicy::Performance },
+                exprs,
+                comment: comment(u)?,
+                ..plain
+            })
+        }
+        4 => {
+            let plain = StatefulObject::new(&table(u)?, &object_name(u)?, state(u)?);
+            Object::Stateful(StatefulObject { comment: comment(u)?, ..plain })
+        }
+        5 => Object::Flowtable(Flowtable {
+            table: table(u)?,
+            name: FlowtableName::new(&text(u, 255)?).map_err(|_| arbitrary::Error::IncorrectFormat)?,
+            priority: Priority(u.arbitrary()?),
+            devices: many(u, 8, device)?,
+            offload: u.arbitrary()?,
+            counter: u.arbitrary()?,
+            extra: Extra::default(),
+        }),
         _ => {
             let (table, set, mut elements) = (table(u)?, set(u)?, many(u, 64, element)?);
             // Now and then more than one message holds.
@@ -103,7 +130,51 @@ fn object(u: &mut Unstructured<'_>) -> Result<Object> {
     })
 }
 
-fn maybe<'a, T>(u: &mut Unstructured<'a>, make: fn(&mut Unstructured<'a>) -> Result<T>) -> Result<Option<T>> {
+pub(super) fn key_type(u: &mut Unstructured<'_>) -> Result<KeyType> {
+    many(u, 6, |u| u.choose(Datatype::ALL).copied()).map(KeyType)
+}
+
+pub(super) fn map_to(u: &mut Unstructured<'_>) -> Result<MapTo> {
+    Ok(match u.int_in_range(0..=2)? {
+        0 => MapTo::Verdict,
+        1 => MapTo::Object((*u.choose(KnownObject::ALL)?).into()),
+        _ => MapTo::Value(key_type(u)?),
+    })
+}
+
+fn object_name(u: &mut Unstructured<'_>) -> Result<ObjectName> {
+    ObjectName::new(&text(u, 255)?).map_err(|_| arbitrary::Error::IncorrectFormat)
+}
+
+pub(super) fn state(u: &mut Unstructured<'_>) -> Result<State> {
+    Ok(match u.int_in_range(0..=8)? {
+        0 => State::Counter { packets: u.arbitrary()?, bytes: u.arbitrary()? },
+        1 => State::Quota(quota(u)?),
+        2 => State::Limit(limit(u)?),
+        3 => State::Connlimit { count: u.arbitrary()?, over: u.arbitrary()? },
+        4 => State::CtHelper(CtHelper { helper: text(u, 16)?, l3proto: u.arbitrary()?, l4proto: u.arbitrary()? }),
+        5 => State::CtTimeout(CtTimeout {
+            l3proto: u.arbitrary()?,
+            l4proto: u.arbitrary()?,
+            // The upper two bits of an attribute's number are flags.
+            seconds: many(u, 12, |u| Ok((u.int_in_range(1..=0x3fff)?, u.arbitrary()?)))?,
+        }),
+        6 => State::CtExpectation(CtExpectation {
+            l3proto: u.arbitrary()?,
+            l4proto: u.arbitrary()?,
+            dport: u.arbitrary()?,
+            timeout: u.arbitrary::<u32>().map(|time| Duration::from_millis(time.into()))?,
+            size: u.arbitrary()?,
+        }),
+        7 => State::Synproxy(synproxy(u)?),
+        _ => State::SecMark(text(u, 200)?),
+    })
+}
+
+pub(super) fn maybe<'a, T>(
+    u: &mut Unstructured<'a>,
+    make: fn(&mut Unstructured<'a>) -> Result<T>,
+) -> Result<Option<T>> {
     if u.arbitrary()? { make(u).map(Some) } else { Ok(None) }
 }
 
@@ -174,6 +245,10 @@ fn register(u: &mut Unstructured<'_>) -> Result<Register> {
     Register::slot(u.int_in_range(0..=15)?).ok_or(arbitrary::Error::IncorrectFormat)
 }
 
+fn device(u: &mut Unstructured<'_>) -> Result<InterfaceName> {
+    InterfaceName::new(&format!("dev{}", u.arbitrary::<u16>()?)).map_err(|_| arbitrary::Error::IncorrectFormat)
+}
+
 fn base(u: &mut Unstructured<'_>) -> Result<BaseChain> {
     let hooks =
         [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting, Hook::Ingress, Hook::Egress];
@@ -182,19 +257,31 @@ fn base(u: &mut Unstructured<'_>) -> Result<BaseChain> {
         hook: *u.choose(&hooks)?,
         priority: Priority(u.arbitrary()?),
         policy: *u.choose(&[ChainPolicy::Accept, ChainPolicy::Drop])?,
-        devices: many(u, 258, |u| {
-            InterfaceName::new(&format!("dev{}", u.arbitrary::<u16>()?)).map_err(|_| arbitrary::Error::IncorrectFormat)
-        })?,
+        devices: many(u, 258, device)?,
     })
 }
 
-fn element(u: &mut Unstructured<'_>) -> Result<Element> {
+pub(super) fn element(u: &mut Unstructured<'_>) -> Result<Element> {
+    let (interval_end, catch_all) = (u.arbitrary()?, u.ratio(1u8, 8u8)?);
+    // A catch-all element has no key.
+    let key = if catch_all { Data::default() } else { data(u)? };
     Ok(Element {
-        key: data(u)?,
-        interval_end: u.arbitrary()?,
-        // A timeout of nothing is none.
+        key_end: maybe(u, data)?,
+        interval_end,
+        catch_all,
+        data: maybe(u, |u| {
+            Ok(match u.int_in_range(0..=2)? {
+                0 => ElementData::Verdict(verdict(u)?),
+                1 => ElementData::Object(object_name(u)?),
+                _ => ElementData::Value(data(u)?),
+            })
+        })?,
+        // A timeout of nothing is none, and the end of a range has none of its own.
         timeout: maybe(u, millis)?.filter(|timeout| !timeout.is_zero()),
+        expires: maybe(u, millis)?.filter(|expires| !interval_end && !expires.is_zero()),
+        exprs: many(u, 3, simple)?,
         comment: comment(u)?,
+        ..Element::new(key)
     })
 }
 
@@ -209,61 +296,193 @@ fn verdict(u: &mut Unstructured<'_>) -> Result<Verdict> {
     })
 }
 
-fn expr(u: &mut Unstructured<'_>) -> Result<Expr> {
-    let keys = [
-        MetaKey::Protocol,
-        MetaKey::NfProto,
-        MetaKey::L4Proto,
-        MetaKey::Iif,
-        MetaKey::Oif,
-        MetaKey::IifName,
-        MetaKey::OifName,
-        MetaKey::Mark,
-        MetaKey::SkUid,
-    ];
-    let ops = [CmpOp::Eq, CmpOp::Neq, CmpOp::Lt, CmpOp::Lte, CmpOp::Gt, CmpOp::Gte];
-    let rejects = [
-        Reject::TcpReset,
-        Reject::Icmpx(RejectCode::NoRoute),
-        Reject::Icmpx(RejectCode::PortUnreachable),
-        Reject::Icmpx(RejectCode::HostUnreachable),
-        Reject::Icmpx(RejectCode::AdminProhibited),
-    ];
-    let bases = [PayloadBase::LinkLayer, PayloadBase::Network, PayloadBase::Transport];
-    Ok(match u.int_in_range(0..=14)? {
-        0 => {
-            Expr::Payload { base: *u.choose(&bases)?, offset: u.arbitrary()?, len: u.arbitrary()?, dreg: register(u)? }
-        }
-        1 => Expr::Meta { key: *u.choose(&keys)?, dreg: register(u)? },
-        2 => Expr::Ct {
-            key: *u.choose(&[CtKey::State, CtKey::Status])?,
-            direction: maybe(u, |u| u.choose(&[CtDirection::Original, CtDirection::Reply]).copied())?,
+fn limit(u: &mut Unstructured<'_>) -> Result<Limit> {
+    let (rate, seconds, burst, over, bytes) = Arbitrary::arbitrary(u)?;
+    Ok(Limit { rate, seconds, burst, over, bytes })
+}
+
+fn quota(u: &mut Unstructured<'_>) -> Result<Quota> {
+    let (bytes, used, over) = Arbitrary::arbitrary(u)?;
+    Ok(Quota { bytes, used, over })
+}
+
+fn synproxy(u: &mut Unstructured<'_>) -> Result<Synproxy> {
+    let (mss, wscale, flags) = Arbitrary::arbitrary(u)?;
+    Ok(Synproxy { mss, wscale, flags })
+}
+
+/// What elements and sets may hold.
+pub(super) fn simple(u: &mut Unstructured<'_>) -> Result<Expr> {
+    Ok(match u.int_in_range(0..=4)? {
+        0 => Expr::Counter { packets: u.arbitrary()?, bytes: u.arbitrary()? },
+        1 => Expr::Limit(limit(u)?),
+        2 => Expr::Quota(quota(u)?),
+        3 => Expr::Connlimit { count: u.arbitrary()?, over: u.arbitrary()? },
+        _ => Expr::Last { set: u.arbitrary()?, milliseconds: u.arbitrary()? },
+    })
+}
+
+fn range(u: &mut Unstructured<'_>) -> Result<RegisterRange> {
+    Ok(RegisterRange { min: register(u)?, max: register(u)? })
+}
+
+fn ports(u: &mut Unstructured<'_>) -> Result<NatPorts> {
+    Ok(NatPorts { ports: maybe(u, range)?, flags: NatFlags(u.arbitrary()?) })
+}
+
+fn family(u: &mut Unstructured<'_>) -> Result<Family> {
+    u.choose(&[Family::Ip, Family::Ip6, Family::Inet]).copied()
+}
+
+fn xt(u: &mut Unstructured<'_>) -> Result<Xt> {
+    Ok(Xt { name: text(u, 28)?, revision: u.arbitrary()?, info: Bytes(u.arbitrary()?) })
+}
+
+pub(super) fn expr(u: &mut Unstructured<'_>) -> Result<Expr> {
+    let direction = |u: &mut Unstructured<'_>| maybe(u, |u| u.choose(CtDirection::ALL).copied());
+    Ok(match u.int_in_range(0..=47)? {
+        0 => Expr::Payload {
+            base: *u.choose(PayloadBase::ALL)?,
+            offset: u.arbitrary()?,
+            len: u.arbitrary()?,
             dreg: register(u)?,
         },
-        3 => Expr::Cmp { op: *u.choose(&ops)?, sreg: register(u)?, data: data(u)? },
-        4 => Expr::Range { negated: u.arbitrary()?, sreg: register(u)?, from: data(u)?, to: data(u)? },
-        5 => Expr::Bitwise {
+        1 => Expr::PayloadWrite {
+            base: *u.choose(PayloadBase::ALL)?,
+            offset: u.arbitrary()?,
+            len: u.arbitrary()?,
+            sreg: register(u)?,
+            checksum: Checksum { kind: u.arbitrary()?, offset: u.arbitrary()?, flags: u.arbitrary()? },
+        },
+        2 => Expr::Meta { key: *u.choose(MetaKey::ALL)?, dreg: register(u)? },
+        3 => Expr::MetaSet { key: *u.choose(MetaKey::ALL)?, sreg: register(u)? },
+        4 => Expr::Ct { key: *u.choose(CtKey::ALL)?, direction: direction(u)?, dreg: register(u)? },
+        5 => Expr::CtSet { key: *u.choose(CtKey::ALL)?, direction: direction(u)?, sreg: register(u)? },
+        6 => Expr::Rt { key: *u.choose(RtKey::ALL)?, dreg: register(u)? },
+        7 => Expr::Socket { key: *u.choose(SocketKey::ALL)?, level: u.arbitrary()?, dreg: register(u)? },
+        8 => Expr::Fib { result: *u.choose(FibResult::ALL)?, flags: FibFlags(u.arbitrary()?), dreg: register(u)? },
+        9 => Expr::Exthdr {
+            op: *u.choose(ExthdrOp::ALL)?,
+            kind: u.arbitrary()?,
+            offset: u.arbitrary()?,
+            len: u.arbitrary()?,
+            present: u.arbitrary()?,
+            dreg: register(u)?,
+        },
+        10 => Expr::ExthdrWrite {
+            op: *u.choose(ExthdrOp::ALL)?,
+            kind: u.arbitrary()?,
+            offset: u.arbitrary()?,
+            len: u.arbitrary()?,
+            sreg: register(u)?,
+        },
+        11 => Expr::ExthdrReset { op: *u.choose(ExthdrOp::ALL)?, kind: u.arbitrary()? },
+        12 => Expr::Hash {
+            of: if u.arbitrary()? {
+                Hash::Symmetric
+            } else {
+                Hash::Jenkins { sreg: register(u)?, len: u.arbitrary()?, seed: u.arbitrary()? }
+            },
+            modulus: u.arbitrary()?,
+            offset: u.arbitrary()?,
+            dreg: register(u)?,
+        },
+        13 => Expr::Numgen {
+            kind: *u.choose(NumgenKind::ALL)?,
+            modulus: u.arbitrary()?,
+            offset: u.arbitrary()?,
+            dreg: register(u)?,
+        },
+        14 => Expr::Osf { ttl: u.arbitrary()?, flags: u.arbitrary()?, dreg: register(u)? },
+        15 => Expr::Tunnel { key: *u.choose(TunnelKey::ALL)?, mode: *u.choose(TunnelMode::ALL)?, dreg: register(u)? },
+        16 => Expr::Xfrm {
+            key: *u.choose(XfrmKey::ALL)?,
+            direction: *u.choose(XfrmDirection::ALL)?,
+            spnum: u.arbitrary()?,
+            dreg: register(u)?,
+        },
+        17 => Expr::Cmp { op: *u.choose(CmpOp::ALL)?, sreg: register(u)?, data: data(u)? },
+        18 => Expr::Range { negated: u.arbitrary()?, sreg: register(u)?, from: data(u)?, to: data(u)? },
+        19 => Expr::Bitwise {
             sreg: register(u)?,
             dreg: register(u)?,
             len: u.arbitrary()?,
-            op: BitwiseOp::MaskXor { mask: data(u)?, xor: data(u)? },
+            op: match u.int_in_range(0..=5)? {
+                0 => BitwiseOp::MaskXor { mask: data(u)?, xor: data(u)? },
+                1 => BitwiseOp::ShiftLeft(data(u)?),
+                2 => BitwiseOp::ShiftRight(data(u)?),
+                3 => BitwiseOp::And(register(u)?),
+                4 => BitwiseOp::Or(register(u)?),
+                _ => BitwiseOp::Xor(register(u)?),
+            },
         },
-        6 => Expr::Lookup { set: set(u)?, sreg: register(u)?, negated: u.arbitrary()? },
-        7 => Expr::Immediate { dreg: register(u)?, data: data(u)? },
-        8 => Expr::Verdict(verdict(u)?),
-        9 => Expr::Counter { packets: u.arbitrary()?, bytes: u.arbitrary()? },
-        10 => Expr::Log(Log {
+        20 => Expr::Byteorder {
+            sreg: register(u)?,
+            dreg: register(u)?,
+            op: *u.choose(ByteorderOp::ALL)?,
+            len: u.arbitrary()?,
+            size: u.arbitrary()?,
+        },
+        21 => Expr::Lookup { set: set(u)?, sreg: register(u)?, negated: u.arbitrary()? },
+        22 => Expr::Map { set: set(u)?, sreg: register(u)?, dreg: register(u)? },
+        23 => Expr::VerdictMap { set: set(u)?, sreg: register(u)? },
+        24 => Expr::Dynset(Dynset {
+            set: set(u)?,
+            op: *u.choose(DynsetOp::ALL)?,
+            key: register(u)?,
+            data: maybe(u, register)?,
+            timeout: maybe(u, millis)?.filter(|timeout| !timeout.is_zero()),
+            negated: u.arbitrary()?,
+            exprs: many(u, 3, simple)?,
+        }),
+        25 => Expr::Immediate { dreg: register(u)?, data: data(u)? },
+        26 => Expr::Verdict(verdict(u)?),
+        27 => Expr::Log(Log {
             group: u.arbitrary()?,
             prefix: maybe(u, |u| text(u, 130))?,
             snaplen: u.arbitrary()?,
             queue_threshold: u.arbitrary()?,
         }),
-        11 => Expr::Reject(*u.choose(&rejects)?),
-        12 => Expr::Reject(Reject::Icmp(u.arbitrary()?)),
-        13 => Expr::Masquerade,
-        _ => {
-            let (rate, seconds, burst, over) = Arbitrary::arbitrary(u)?;
-            Expr::Limit { rate, seconds, burst, over }
-        }
+        28 => Expr::Syslog(Syslog {
+            prefix: maybe(u, |u| text(u, 130))?,
+            level: maybe(u, |u| u.choose(LogLevel::ALL).copied())?,
+            flags: LogFlags(u.arbitrary()?),
+        }),
+        29 => Expr::Reject(match u.int_in_range(0..=2)? {
+            0 => Reject::TcpReset,
+            1 => Reject::Icmpx(*u.choose(RejectCode::ALL)?),
+            _ => Reject::Icmp(u.arbitrary()?),
+        }),
+        30 => Expr::Masquerade(ports(u)?),
+        31 => Expr::Redirect(ports(u)?),
+        32 => Expr::Nat(Nat {
+            kind: *u.choose(NatKind::ALL)?,
+            family: family(u)?,
+            addresses: maybe(u, range)?,
+            ports: maybe(u, range)?,
+            flags: NatFlags(u.arbitrary()?),
+        }),
+        33 => Expr::Tproxy { family: maybe(u, family)?, address: maybe(u, register)?, port: maybe(u, register)? },
+        34 => Expr::ObjectRef { kind: ObjectType::from_wire(u.arbitrary()?), name: object_name(u)? },
+        35 => Expr::ObjectMap { set: set(u)?, sreg: register(u)? },
+        36 => Expr::Notrack,
+        37 => Expr::Queue {
+            to: if u.arbitrary()? {
+                QueueNumber::Register(register(u)?)
+            } else {
+                QueueNumber::Range { first: u.arbitrary()?, total: u.arbitrary()? }
+            },
+            flags: QueueFlags(u.arbitrary()?),
+        },
+        38 => Expr::Dup { address: maybe(u, register)?, device: maybe(u, register)? },
+        39 => Expr::Fwd { device: register(u)?, neighbour: maybe(u, |u| Ok((register(u)?, family(u)?)))? },
+        40 => Expr::FlowOffload {
+            flowtable: FlowtableName::new(&text(u, 255)?).map_err(|_| arbitrary::Error::IncorrectFormat)?,
+        },
+        41 => Expr::Synproxy(synproxy(u)?),
+        42 => Expr::Match(xt(u)?),
+        43 => Expr::Target(xt(u)?),
+        44 => Expr::Raw { name: format!("new{}", u.arbitrary::<u8>()?), data: maybe(u, |u| u.arbitrary().map(Bytes))? },
+        _ => simple(u)?,
     })
 }

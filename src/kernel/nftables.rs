@@ -8,6 +8,8 @@
 //! netlink(7); `linux/netfilter/nfnetlink.h`; `net/netfilter/nfnetlink.c`: `nfnetlink_rcv_batch`.
 #![allow(unsafe_code)]
 
+mod dry_run;
+mod monitor;
 mod read;
 mod refusal;
 mod verify;
@@ -25,10 +27,13 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{RecvFlags, recvfrom, sockopt};
 
 use crate::kernel::refusal::undecodable;
-use crate::nft::{Generation, Transaction};
+use crate::nft::{Generation, Handle, Transaction};
 use crate::wire::netlink::{self, Acknowledgement};
 use crate::wire::nftables::{self, Batch, Request};
 use crate::{Error, ErrorKind, Result};
+
+pub use dry_run::dry_run;
+pub use monitor::{Change, Monitor};
 
 /// Large enough for any datagram that the kernel makes of a dump (32 KiB) or of an error.
 const RECEIVE_LEN: usize = 128 * 1024;
@@ -61,7 +66,7 @@ const MAX_DATAGRAMS: usize = 1 << 22;
 /// use ringfence::nft::{Family, Object, Table, TableFlags, TableId, TableName, Transaction, Verb};
 ///
 /// let id = TableId { family: Family::Inet, name: TableName::new("guard")? };
-/// let table = Table { id, flags: TableFlags { owner: true, ..TableFlags::default() }, comment: None };
+/// let table = Table { flags: TableFlags { owner: true, ..TableFlags::default() }, ..Table::new(id) };
 /// let mut transaction = Transaction::new();
 /// transaction.push(Verb::Create, Object::Table(table));
 /// let generation = Socket::open()?.commit(&transaction)?;
@@ -158,6 +163,17 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Hears what the kernel tells to a multicast group, too.
+    fn join(&self, mut group: u32) -> io::Result<()> {
+        let len = size_of::<u32>() as u32;
+        // SAFETY: the socket is alive and `group` is `len` bytes long; libmnl reads it only.
+        let answer = unsafe {
+            let group = (&raw mut group).cast::<c_void>();
+            mnl_sys::mnl_socket_setsockopt(self.raw.as_ptr(), libc::NETLINK_ADD_MEMBERSHIP, group, len)
+        };
+        if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Opens a second descriptor of the same socket. What the socket owns lives until the last of them is closed.
     ///
     /// Both get the same answers, each whoever reads first: only one at a time may be used.
@@ -192,7 +208,26 @@ impl Socket {
     /// - [`ErrorKind::Exhausted`]: the batch is larger than an unprivileged socket may send;
     /// - [`ErrorKind::Kernel`]: anything else.
     pub fn commit(&mut self, transaction: &Transaction) -> Result<Generation> {
-        let mut batch = nftables::encode_from(transaction, self.seq)
+        self.carry_out(transaction, None)
+    }
+
+    /// [`Self::commit`], and tells which numbers the kernel gave to what was made: one place an operation, in order.
+    ///
+    /// A place is empty where the operation made nothing that has a number. The kernel sends back everything that it made, so a transaction
+    /// of thousands of operations takes about twice as long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit`]. [`ErrorKind::Exhausted`] when it was carried out and its echo did not fit the receive buffer.
+    #[doc(alias = "NLM_F_ECHO")]
+    pub fn commit_echo(&mut self, transaction: &Transaction) -> Result<(Generation, Vec<Option<Handle>>)> {
+        let mut handles = vec![None; transaction.operations().len()];
+        let generation = self.carry_out(transaction, Some(&mut handles))?;
+        Ok((generation, handles))
+    }
+
+    fn carry_out(&mut self, transaction: &Transaction, mut echo: Option<&mut [Option<Handle>]>) -> Result<Generation> {
+        let mut batch = nftables::encode_from(transaction, self.seq, echo.is_some())
             .map_err(|error| Error::new(ErrorKind::Kernel, "can't encode the transaction").because(error))?;
         self.seq = batch.end().wrapping_add(1);
         let mut attempts = 0;
@@ -204,7 +239,7 @@ impl Socket {
                 None => self.generation()?,
             };
             batch.bind(before);
-            let Some(nack) = self.deliver(&batch)? else {
+            let Some(nack) = self.deliver(&batch, echo.as_deref_mut())? else {
                 // A commit that changes nothing makes no generation. One that does counts up by one, past zero.
                 let after = self.generation()?;
                 let own = Generation(before.0.checked_add(1).unwrap_or(1));
@@ -247,7 +282,7 @@ impl Socket {
     }
 
     /// Sends a batch and gives the kernel's first complaint, if it has one.
-    fn deliver(&mut self, batch: &Batch) -> Result<Option<Acknowledgement>> {
+    fn deliver(&mut self, batch: &Batch, mut echo: Option<&mut [Option<Handle>]>) -> Result<Option<Acknowledgement>> {
         // Left over from a question that was given up; nothing is lost, its sequence number is no more.
         for _ in 0..MAX_DATAGRAMS {
             if let Received::Nothing = self.receive()? {
@@ -268,7 +303,16 @@ impl Socket {
             };
             for message in netlink::messages(&self.buffer[..len]) {
                 let message = message.map_err(undecodable)?;
-                let Some(ack) = netlink::acknowledgement(&message).map_err(undecodable)? else { continue };
+                let Some(ack) = netlink::acknowledgement(&message).map_err(undecodable)? else {
+                    let place = batch.operation(message.header.seq);
+                    if let (Some(echo), Some(place)) = (echo.as_deref_mut(), place)
+                        && let (Some(slot), Some(handle)) =
+                            (echo.get_mut(place), nftables::handle(&message).map_err(undecodable)?)
+                    {
+                        *slot = Some(handle);
+                    }
+                    continue;
+                };
                 let own = ack.seq == batch.begin() || ack.seq == batch.end() || batch.operation(ack.seq).is_some();
                 if !own {
                     continue;
@@ -281,6 +325,10 @@ impl Socket {
                     nack = Some(ack);
                 }
             }
+        }
+        if nack.is_none() && lost && echo.is_some() {
+            return Err(Error::new(ErrorKind::Exhausted, "the transaction was carried out, and its echo was lost")
+                .hint("raise net.core.rmem_max, or read the ruleset to learn the handles"));
         }
         if nack.is_none() && lost && !ended {
             return Err(Error::new(ErrorKind::Kernel, "the kernel's answer to the commit was lost")

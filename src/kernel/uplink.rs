@@ -169,7 +169,7 @@ impl Lock {
         let mut socket = self.0.take().map_or_else(nftables::Socket::open, Ok)?;
         let id = TableId { family: Family::Inet, name: TableName::new(MUTEX).map_err(unnameable)? };
         let flags = TableFlags { owner: true, ..TableFlags::default() };
-        let table = Object::Table(Table { id, flags, comment: None });
+        let table = Object::Table(Table { flags, ..Table::new(id) });
         let mut take = Transaction::new();
         take.push(Verb::Create, table.clone());
         let deadline = Instant::now() + PATIENCE;

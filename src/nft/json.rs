@@ -15,15 +15,9 @@ use super::Ruleset;
 /// The version of the document's shape that this crate writes, and the only one it reads.
 const SCHEMA: u64 = 1;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Document<T> {
     ringfence: T,
-}
-
-#[derive(Serialize)]
-struct Out<'a> {
-    schema: u64,
-    ruleset: &'a Ruleset,
 }
 
 #[derive(Deserialize)]
@@ -67,13 +61,20 @@ impl fmt::Display for JsonError {
 impl std::error::Error for JsonError {}
 
 impl Ruleset {
-    /// Writes it as a JSON document on one line.
+    /// Writes it as a JSON document with a line for each table, chain, set, set's elements and rule.
     ///
     /// Numbers are written as they are, up to all 64 bits of a counter.
     pub fn to_json(&self) -> String {
-        let document = Document { ringfence: Out { schema: SCHEMA, ruleset: self } };
-        // Can't fail: no map in it has keys that are not text, and writing to memory does not fail.
-        serde_json::to_string(&document).unwrap_or_default()
+        let mut text = format!("{{\"ringfence\":{{\"schema\":{SCHEMA},\"ruleset\":{{");
+        list(&mut text, "tables", &self.tables);
+        list(&mut text, "chains", &self.chains);
+        list(&mut text, "objects", &self.objects);
+        list(&mut text, "flowtables", &self.flowtables);
+        list(&mut text, "sets", &self.sets);
+        list(&mut text, "elements", &self.elements);
+        list(&mut text, "rules", &self.rules);
+        text.push_str("\n}}}\n");
+        text
     }
 
     /// Reads a document that [`Ruleset::to_json`] wrote.
@@ -100,6 +101,19 @@ impl Ruleset {
             None => Ok(document.ringfence.ruleset),
         }
     }
+}
+
+/// Writes a list of the ruleset, an item a line.
+fn list(text: &mut String, name: &str, items: &[impl Serialize]) {
+    text.push_str(if text.ends_with('{') { "\n\"" } else { ",\n\"" });
+    text.push_str(name);
+    text.push_str("\":[");
+    for (index, item) in items.iter().enumerate() {
+        text.push_str(if index == 0 { "\n" } else { ",\n" });
+        // Can't fail: no map in it has keys that are not text, and writing to memory does not fail.
+        text.push_str(&serde_json::to_string(item).unwrap_or_default());
+    }
+    text.push(']');
 }
 
 /// A character as it can stand in a line of text.

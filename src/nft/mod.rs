@@ -8,24 +8,34 @@
 //! naming the nft(8) statement it stands for; the `syntax` module shows a ruleset in nft(8) syntax.
 
 mod data;
+mod diff;
 mod expr;
 mod json;
 mod name;
+mod object;
+mod raw;
 mod rule;
+mod ruleset;
 mod set;
+mod statement;
 mod syntax;
 mod table;
 mod transaction;
 
 pub use data::{Data, DataTooLong};
-pub use expr::{
-    BitwiseOp, CmpOp, CtDirection, CtKey, Expr, Log, LogFlags, MetaKey, PayloadBase, Register, Reject, RejectCode,
-    Verdict,
-};
+pub use diff::diff;
+pub(crate) use diff::{still_element, still_rule};
+pub use expr::*;
 pub use json::JsonError;
-pub use name::{ChainName, Comment, InterfaceName, NameError, SetName, TableName};
+pub use name::{ChainName, Comment, FlowtableName, InterfaceName, NameError, ObjectName, SetName, TableName};
+pub use object::{CtExpectation, CtHelper, CtTimeout, Flowtable, KnownObject, ObjectType, State, StatefulObject};
+pub use raw::{Bytes, Extra, RawAttribute};
 pub use rule::{Field, Rule, ct_state};
-pub use set::{Datatype, Element, KeyType, Set, SetFlags};
+pub use ruleset::Ruleset;
+pub use set::{Datatype, Element, ElementData, KeyType, MapTo, Set, SetFlags, SetPolicy};
+pub use statement::{Is, not};
 pub use syntax::{Syntax, Unshown};
-pub use table::{BaseChain, Chain, ChainPolicy, ChainType, Family, Hook, Priority, Table, TableFlags, TableId};
-pub use transaction::{Generation, Handle, Object, Operation, Ruleset, Transaction, Verb};
+pub use table::{
+    BaseChain, Chain, ChainFlags, ChainPolicy, ChainType, Family, Hook, Priority, Table, TableFlags, TableId,
+};
+pub use transaction::{Generation, Handle, Object, Operation, Transaction, Verb};

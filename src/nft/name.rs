@@ -100,6 +100,16 @@ name!(
     SetName, "set name", 255, |_| None
 );
 name!(
+    /// Name of a stateful object.
+    #[doc(alias = "NFTA_OBJ_NAME")]
+    ObjectName, "object name", 255, |_| None
+);
+name!(
+    /// Name of a flowtable.
+    #[doc(alias = "NFTA_FLOWTABLE_NAME")]
+    FlowtableName, "flowtable name", 255, |_| None
+);
+name!(
     /// Comment that nft(8) shows beside a table, chain, rule, set or element. The kernel keeps it as opaque user data.
     Comment, "comment", 128, |_| None
 );

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BitwiseOp, ChainName, CmpOp, Comment, CtKey, Data, DataTooLong, Expr, Family, Handle, Log, MetaKey, PayloadBase,
-    Register, Reject, SetName, TableId, Verdict,
+    BitwiseOp, ChainName, CmpOp, Comment, CtKey, Data, DataTooLong, Expr, Extra, Family, Handle, Log, MetaKey,
+    NatPorts, PayloadBase, Register, Reject, SetName, TableId, Verdict,
 };
 
 /// A rule: expressions that are evaluated in order until one ends it or decides.
@@ -24,6 +24,12 @@ pub struct Rule {
     /// Number the kernel gave it; none before it is committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<Handle>,
+    /// The rule behind which it is added, or in front of which it is inserted. At the end or head of its chain when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Handle>,
+    /// What else it carries.
+    #[serde(default, skip_serializing_if = "Extra::is_empty")]
+    pub extra: Extra,
 }
 
 /// A field of a packet, or of what the kernel knows about it, that a rule can load.
@@ -94,10 +100,7 @@ impl Field {
     fn len(self) -> u32 {
         match self {
             Field::Payload { len, .. } => len,
-            Field::Meta(MetaKey::NfProto | MetaKey::L4Proto) => 1,
-            Field::Meta(MetaKey::Protocol) => 2,
-            Field::Meta(MetaKey::Iif | MetaKey::Oif | MetaKey::Mark | MetaKey::SkUid) => 4,
-            Field::Meta(MetaKey::IifName | MetaKey::OifName) => 16,
+            Field::Meta(key) => key.size(),
         }
     }
 
@@ -116,7 +119,15 @@ impl Rule {
 
     /// An empty rule in a chain.
     pub fn new(table: &TableId, chain: &ChainName) -> Self {
-        Self { table: table.clone(), chain: chain.clone(), exprs: Vec::new(), comment: None, handle: None }
+        Self {
+            table: table.clone(),
+            chain: chain.clone(),
+            exprs: Vec::new(),
+            comment: None,
+            handle: None,
+            position: None,
+            extra: Extra::default(),
+        }
     }
 
     /// Appends one expression.
@@ -214,7 +225,7 @@ impl Rule {
 
     /// nft(8): `masquerade`.
     pub fn masquerade(self) -> Self {
-        self.expr(Expr::Masquerade)
+        self.expr(Expr::Masquerade(NatPorts::default()))
     }
 
     /// nft(8): `accept`, `drop`, `return`, `jump CHAIN`, `goto CHAIN`.

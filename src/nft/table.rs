@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ChainName, Comment, InterfaceName, TableName};
+use super::{ChainName, Comment, Extra, InterfaceName, TableName};
 
 /// Address family of a table: which packets its chains may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -111,6 +111,16 @@ pub struct Table {
     /// Comment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<Comment>,
+    /// What else it carries.
+    #[serde(default, skip_serializing_if = "Extra::is_empty")]
+    pub extra: Extra,
+}
+
+impl Table {
+    /// A table without flags or comment.
+    pub fn new(id: TableId) -> Self {
+        Self { id, flags: TableFlags::default(), comment: None, extra: Extra::default() }
+    }
 }
 
 /// What a base chain is for.
@@ -161,9 +171,21 @@ impl Priority {
     /// Before conntrack and before fragments are put together again.
     #[doc(alias = "NF_IP_PRI_RAW_BEFORE_DEFRAG")]
     pub const RAW_BEFORE_DEFRAG: Priority = Priority(-450);
+    /// nft(8): `raw`.
+    #[doc(alias = "NF_IP_PRI_RAW")]
+    pub const RAW: Priority = Priority(-300);
+    /// nft(8): `mangle`.
+    #[doc(alias = "NF_IP_PRI_MANGLE")]
+    pub const MANGLE: Priority = Priority(-150);
+    /// nft(8): `dstnat`.
+    #[doc(alias = "NF_IP_PRI_NAT_DST")]
+    pub const DSTNAT: Priority = Priority(-100);
     /// nft(8): `filter`.
     #[doc(alias = "NF_IP_PRI_FILTER")]
     pub const FILTER: Priority = Priority(0);
+    /// nft(8): `security`.
+    #[doc(alias = "NF_IP_PRI_SECURITY")]
+    pub const SECURITY: Priority = Priority(50);
     /// nft(8): `srcnat`.
     #[doc(alias = "NF_IP_PRI_NAT_SRC")]
     pub const SRCNAT: Priority = Priority(100);
@@ -196,6 +218,25 @@ pub struct BaseChain {
     pub devices: Vec<InterfaceName>,
 }
 
+/// Flags of a chain, but for the one that says that it has a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChainFlags {
+    /// Its rules run in the network card. nft(8): `flags offload`.
+    #[doc(alias = "NFT_CHAIN_HW_OFFLOAD")]
+    pub offload: bool,
+    /// It belongs to the one rule that jumps to it, and goes with it. nft(8): `jump { … }`.
+    #[doc(alias = "NFT_CHAIN_BINDING")]
+    pub binding: bool,
+}
+
+impl ChainFlags {
+    /// Whether none is set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Chain {
@@ -206,7 +247,27 @@ pub struct Chain {
     /// Hook and policy, for a base chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseChain>,
+    /// Flags.
+    #[serde(default, skip_serializing_if = "ChainFlags::is_empty")]
+    pub flags: ChainFlags,
     /// Comment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<Comment>,
+    /// What else it carries.
+    #[serde(default, skip_serializing_if = "Extra::is_empty")]
+    pub extra: Extra,
+}
+
+impl Chain {
+    /// A chain that others jump to.
+    pub fn new(table: &TableId, name: &ChainName) -> Self {
+        Self {
+            table: table.clone(),
+            name: name.clone(),
+            base: None,
+            flags: ChainFlags::default(),
+            comment: None,
+            extra: Extra::default(),
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Chain, Element, Rule, Set, SetName, Table, TableId};
+use super::{Chain, ChainName, Element, Flowtable, Rule, Set, SetName, StatefulObject, Table, TableId};
 
 /// Number that the kernel gives to a table, chain, rule or set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,13 +25,17 @@ pub enum Verb {
     Add,
     /// Make it; it is an error when it is there already.
     Create,
-    /// Make a rule at the head of its chain.
+    /// Make a rule at the head of its chain, or in front of the one that its position names.
     Insert,
+    /// Put a rule in the place of the one with its handle.
+    Replace,
+    /// Give a chain another name.
+    Rename,
     /// Remove it; it is an error when it is not there.
     Delete,
     /// Remove it if it is there. Linux 6.3.
     Destroy,
-    /// Remove what is in it: the rules of a chain or of a table's chains, the elements of a set.
+    /// Remove what is in it: the rules of a chain or of a table's chains, the elements of a set, every table of the namespace.
     Flush,
 }
 
@@ -56,6 +60,21 @@ pub enum Object {
         /// The elements.
         elements: Vec<Element>,
     },
+    /// A stateful object.
+    Stateful(StatefulObject),
+    /// A flowtable.
+    Flowtable(Flowtable),
+    /// A chain's name, to be changed. The kernel finds the chain by its handle.
+    ChainName {
+        /// Table the chain is in.
+        table: TableId,
+        /// The chain's handle.
+        handle: Handle,
+        /// The new name.
+        to: ChainName,
+    },
+    /// Every table of the namespace, but for those that belong to other sockets: the kernel passes them by.
+    Everything,
 }
 
 /// One step of a transaction.
@@ -74,6 +93,8 @@ impl fmt::Display for Operation {
             Verb::Add => "add",
             Verb::Create => "create",
             Verb::Insert => "insert",
+            Verb::Replace => "replace",
+            Verb::Rename => "rename",
             Verb::Delete => "delete",
             Verb::Destroy => "destroy",
             Verb::Flush => "flush",
@@ -89,10 +110,17 @@ impl fmt::Display for Operation {
                     (None, None) => Ok(()),
                 }
             }
+            Object::Set(set) if set.data.is_some() => write!(f, "{verb} map {} {}", set.table, set.name),
             Object::Set(set) => write!(f, "{verb} set {} {}", set.table, set.name),
             Object::Elements { table, set, elements } => {
                 write!(f, "{verb} {} elements of set {table} {set}", elements.len())
             }
+            Object::Stateful(object) => {
+                write!(f, "{verb} {} {} {}", object.state.kind(), object.table, object.name)
+            }
+            Object::Flowtable(flowtable) => write!(f, "{verb} flowtable {} {}", flowtable.table, flowtable.name),
+            Object::ChainName { table, handle, to } => write!(f, "{verb} chain {table} handle {} to {to}", handle.0),
+            Object::Everything => write!(f, "{verb} ruleset"),
         }
     }
 }
@@ -102,11 +130,11 @@ impl fmt::Display for Operation {
 /// # Examples
 ///
 /// ```
-/// use ringfence::nft::{Family, Table, TableFlags, TableId, TableName, Transaction, Object, Verb};
+/// use ringfence::nft::{Family, Table, TableId, TableName, Transaction, Object, Verb};
 ///
 /// let id = TableId { family: Family::Inet, name: TableName::new("guard")? };
 /// let mut transaction = Transaction::new();
-/// transaction.push(Verb::Add, Object::Table(Table { id, flags: TableFlags::default(), comment: None }));
+/// transaction.push(Verb::Add, Object::Table(Table::new(id)));
 /// assert_eq!(transaction.operations()[0].to_string(), "add table inet guard");
 /// # Ok::<(), ringfence::nft::NameError>(())
 /// ```
@@ -144,45 +172,8 @@ impl Transaction {
     }
 }
 
-/// Tables, chains, sets, elements and rules that stand together, in the order in which they can be made.
-///
-/// A plan holds two of these, and a dump of a table is one, so that what was meant and what is there can be compared.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Ruleset {
-    /// Tables.
-    pub tables: Vec<Table>,
-    /// Sets.
-    pub sets: Vec<Set>,
-    /// Chains, in order.
-    pub chains: Vec<Chain>,
-    /// Elements of sets.
-    pub elements: Vec<(TableId, SetName, Vec<Element>)>,
-    /// Rules, in order.
-    pub rules: Vec<Rule>,
-}
-
-impl Ruleset {
-    /// The transaction that makes it. Tables are created, so that one that exists is an error and never merged into.
-    pub fn create(&self) -> Transaction {
-        let mut transaction = Transaction::new();
-        for table in &self.tables {
-            transaction.push(Verb::Create, Object::Table(table.clone()));
-        }
-        for set in &self.sets {
-            transaction.push(Verb::Add, Object::Set(set.clone()));
-        }
-        for chain in &self.chains {
-            transaction.push(Verb::Add, Object::Chain(chain.clone()));
-        }
-        for (table, set, elements) in &self.elements {
-            transaction.push(
-                Verb::Add,
-                Object::Elements { table: table.clone(), set: set.clone(), elements: elements.clone() },
-            );
-        }
-        for rule in &self.rules {
-            transaction.push(Verb::Add, Object::Rule(rule.clone()));
-        }
-        transaction
+impl FromIterator<Operation> for Transaction {
+    fn from_iter<T: IntoIterator<Item = Operation>>(operations: T) -> Self {
+        Self { operations: operations.into_iter().collect(), generation: None }
     }
 }

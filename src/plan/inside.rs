@@ -7,7 +7,7 @@ use crate::link::VethPair;
 use crate::nft::{
     BaseChain, Chain, ChainName, ChainPolicy, ChainType, CmpOp, Data, Datatype, Element, Family, Field, Hook,
     InterfaceName, KeyType, Log, NameError, Object, Priority, Reject, RejectCode, Rule, Ruleset, Set, SetFlags,
-    SetName, Table, TableFlags, TableId, TableName, Transaction, Verb, Verdict, ct_state,
+    SetName, Table, TableId, TableName, Transaction, Verb, Verdict, ct_state,
 };
 
 use super::{DirectAddress, Open, PlanError};
@@ -103,16 +103,10 @@ fn inet(ruleset: &mut Ruleset, open: &[Open], audit: bool) -> Result<(), PlanErr
     let table = table(ruleset, Family::Inet)?;
     let (direct4, direct6) = (SetName::new("direct4")?, SetName::new("direct6")?);
     for (name, address) in [(&direct4, Datatype::Ipv4Addr), (&direct6, Datatype::Ipv6Addr)] {
-        ruleset.sets.push(Set {
-            table: table.clone(),
-            name: name.clone(),
-            key: KeyType(vec![address, Datatype::InetProto, Datatype::InetService]),
-            // An address of a name stays as long as its answer holds.
-            flags: SetFlags { timeout: true, ..SetFlags::default() },
-            timeout: None,
-            size: None,
-            comment: None,
-        });
+        let key = KeyType(vec![address, Datatype::InetProto, Datatype::InetService]);
+        // An address of a name stays as long as its answer holds.
+        let flags = SetFlags { timeout: true, ..SetFlags::default() };
+        ruleset.sets.push(Set { flags, ..Set::new(&table, name, key) });
     }
     for (name, elements) in elements(open)? {
         ruleset.elements.push((table.clone(), name, elements));
@@ -249,7 +243,7 @@ fn table(ruleset: &mut Ruleset, family: Family) -> Result<TableId, NameError> {
     let id = TableId { family, name: TableName::new("ringfence")? };
     // Neither owner nor persist: this table must outlive the supervisor, for a process of the sandbox's might.
     // It goes with its namespace.
-    ruleset.tables.push(Table { id: id.clone(), flags: TableFlags::default(), comment: None });
+    ruleset.tables.push(Table::new(id.clone()));
     Ok(id)
 }
 
@@ -262,8 +256,6 @@ fn base(
 ) -> Result<ChainName, NameError> {
     let name = ChainName::new(name)?;
     ruleset.chains.push(Chain {
-        table: table.clone(),
-        name: name.clone(),
         base: Some(BaseChain {
             kind: ChainType::Filter,
             hook,
@@ -272,14 +264,14 @@ fn base(
             policy: ChainPolicy::Drop,
             devices: device.cloned().into_iter().collect(),
         }),
-        comment: None,
+        ..Chain::new(table, &name)
     });
     Ok(name)
 }
 
 fn regular(ruleset: &mut Ruleset, table: &TableId, name: &str) -> Result<ChainName, NameError> {
     let name = ChainName::new(name)?;
-    ruleset.chains.push(Chain { table: table.clone(), name: name.clone(), base: None, comment: None });
+    ruleset.chains.push(Chain::new(table, &name));
     Ok(name)
 }
 

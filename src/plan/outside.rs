@@ -78,10 +78,9 @@ impl Outside {
     pub fn ruleset(&self) -> Result<Ruleset, PlanError> {
         let mut ruleset = Ruleset {
             tables: vec![Table {
-                id: self.table.clone(),
                 // The table goes when the supervisor does, and nobody else may change it meanwhile.
                 flags: TableFlags { owner: true, ..TableFlags::default() },
-                comment: None,
+                ..Table::new(self.table.clone())
             }],
             ..Ruleset::default()
         };
@@ -97,16 +96,9 @@ impl Outside {
             // Those of the links from which everything passes, for somebody wants to know what there is.
             (&self.audited, vec![Datatype::IfaceIndex]),
         ] {
-            ruleset.sets.push(Set {
-                table: self.table.clone(),
-                name: name.clone(),
-                key: KeyType(fields),
-                // An address of a name stays as long as its answer holds.
-                flags: SetFlags { timeout: name == &self.direct4 || name == &self.direct6, ..SetFlags::default() },
-                timeout: None,
-                size: None,
-                comment: None,
-            });
+            // An address of a name stays as long as its answer holds.
+            let flags = SetFlags { timeout: name == &self.direct4 || name == &self.direct6, ..SetFlags::default() };
+            ruleset.sets.push(Set { flags, ..Set::new(&self.table, name, KeyType(fields)) });
         }
         let prerouting =
             self.base(&mut ruleset, "prerouting", ChainType::Filter, Hook::Prerouting, Priority::RAW_BEFORE_DEFRAG)?;
@@ -321,7 +313,7 @@ impl Outside {
             devices: vec![host.clone()],
         };
         let rule = Rule::new(&self.table, &name).verdict(Verdict::Goto(self.arrived.clone()));
-        Ok((Chain { table: self.table.clone(), name, base: Some(base), comment: None }, rule))
+        Ok((Chain { base: Some(base), ..Chain::new(&self.table, &name) }, rule))
     }
 
     /// The elements that stand for one sandbox, set by set. The interface comes last: from that element on its packets are judged.
@@ -406,12 +398,12 @@ impl Outside {
         // Accept: these hooks see every packet of the host, and what is no sandbox's is not ours to judge. What is a
         // sandbox's never reaches the policy, for its chains end in a refusal.
         let base = BaseChain { kind, hook, priority, policy: ChainPolicy::Accept, devices: Vec::new() };
-        ruleset.chains.push(Chain { table: self.table.clone(), name: name.clone(), base: Some(base), comment: None });
+        ruleset.chains.push(Chain { base: Some(base), ..Chain::new(&self.table, &name) });
         Ok(name)
     }
 
     fn chain(&self, ruleset: &mut Ruleset, name: &ChainName) {
-        ruleset.chains.push(Chain { table: self.table.clone(), name: name.clone(), base: None, comment: None });
+        ruleset.chains.push(Chain::new(&self.table, name));
     }
 }
 

@@ -10,3 +10,4 @@ mod world;
 mod help;
 mod plan;
 mod refused;
+mod rules;

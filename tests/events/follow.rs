@@ -6,8 +6,8 @@ use std::process::{Child, ChildStdout, Stdio};
 use ringfence::kernel::netns::Netns;
 use ringfence::kernel::nftables;
 use ringfence::nft::{
-    BaseChain, Chain, ChainName, ChainPolicy, ChainType, Family, Hook, Log, Priority, Rule, Ruleset, Table, TableFlags,
-    TableId, TableName,
+    BaseChain, Chain, ChainName, ChainPolicy, ChainType, Family, Hook, Log, Priority, Rule, Ruleset, Table, TableId,
+    TableName,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -54,10 +54,8 @@ fn logging() -> Ruleset {
     let output = ChainName::new("output").unwrap();
     let log = Log { group: 7, prefix: Some("asked".to_owned()), snaplen: None, queue_threshold: Some(1) };
     Ruleset {
-        tables: vec![Table { id: table.clone(), flags: TableFlags::default(), comment: None }],
+        tables: vec![Table::new(table.clone())],
         chains: vec![Chain {
-            table: table.clone(),
-            name: output.clone(),
             base: Some(BaseChain {
                 kind: ChainType::Filter,
                 hook: Hook::Output,
@@ -65,7 +63,7 @@ fn logging() -> Ruleset {
                 policy: ChainPolicy::Accept,
                 devices: vec![],
             }),
-            comment: None,
+            ..Chain::new(&table, &output)
         }],
         rules: vec![Rule::new(&table, &output).l4proto(17).log(log)],
         ..Ruleset::default()

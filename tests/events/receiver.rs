@@ -12,7 +12,7 @@ use ringfence::link::IfIndex;
 use ringfence::nflog::{Group, Hook, Options, Protocol, Received, Receiver};
 use ringfence::nft::{
     BaseChain, Chain, ChainName, ChainPolicy, ChainType, Data, Expr, Family, Field, Hook as NftHook, Log, Priority,
-    Rule, Ruleset, Table, TableFlags, TableId, TableName, Verdict,
+    Rule, Ruleset, Table, TableId, TableName, Verdict,
 };
 
 use crate::support::skip;
@@ -38,10 +38,8 @@ impl Logged {
         let (table, output) = names();
         let log = Log { group: GROUP.0, prefix: Some("test".to_owned()), snaplen: None, queue_threshold: threshold };
         let ruleset = Ruleset {
-            tables: vec![Table { id: table.clone(), flags: TableFlags::default(), comment: None }],
+            tables: vec![Table::new(table.clone())],
             chains: vec![Chain {
-                table: table.clone(),
-                name: output.clone(),
                 base: Some(BaseChain {
                     kind: ChainType::Filter,
                     hook: NftHook::Output,
@@ -49,7 +47,7 @@ impl Logged {
                     policy: ChainPolicy::Accept,
                     devices: vec![],
                 }),
-                comment: None,
+                ..Chain::new(&table, &output)
             }],
             rules: vec![
                 Rule::new(&table, &output)

@@ -25,7 +25,7 @@ fn waiting(world: &World) -> Child {
 /// The mutex over uplinks, as another supervisor would hold it.
 fn mutex() -> Object {
     let id = TableId { family: Family::Inet, name: TableName::new("ringfence.uplinks").unwrap() };
-    Object::Table(Table { id, flags: TableFlags { owner: true, ..TableFlags::default() }, comment: None })
+    Object::Table(Table { flags: TableFlags { owner: true, ..TableFlags::default() }, ..Table::new(id) })
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub enum Subcommand {
     Doctor(DoctorArguments),
     /// Follow an nflog group as JSON lines, until SIGINT or SIGTERM: what a fence refuses goes to group 1 of its namespace.
     Events(EventsArguments),
+    /// Save, restore or list the whole nftables ruleset of a network namespace.
+    Rules(RulesArguments),
     /// Build a small internet out of namespaces on this machine and show the fence at work in it.
     Demo,
     /// What runs in the fences of the demo.
@@ -239,4 +241,23 @@ pub struct EventsArguments {
     /// Number of the group.
     #[arg(long, value_name = "N")]
     pub group: u16,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesArguments {
+    #[command(subcommand)]
+    pub what: Rules,
+    /// Network namespace that the ruleset is of: a path, or a name that ip-netns(8) knows; the caller's own unless told.
+    #[arg(long, value_name = "PATH|NAME", global = true)]
+    pub netns: Option<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+pub enum Rules {
+    /// Print the whole ruleset as JSON.
+    Save,
+    /// Load what `save` printed from standard input, in one transaction, in place of the whole ruleset that is there.
+    Restore,
+    /// Print the whole ruleset in nft(8) syntax.
+    List,
 }

@@ -64,7 +64,7 @@ pub fn events(arguments: &EventsArguments) -> Result<u8> {
 }
 
 /// The namespace of a path, or of a name that ip-netns(8) knows.
-fn open(netns: &OsStr) -> Result<Netns> {
+pub fn open(netns: &OsStr) -> Result<Netns> {
     if netns.as_bytes().contains(&b'/') {
         return Netns::open(Path::new(netns));
     }

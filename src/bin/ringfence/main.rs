@@ -11,6 +11,7 @@ mod metrics;
 mod plan;
 mod policy;
 mod report;
+mod rules;
 mod run;
 mod settings;
 mod tell;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Subcommand::Policy(arguments) => policy::policy(arguments),
         Subcommand::Doctor(arguments) => doctor::doctor(arguments),
         Subcommand::Events(arguments) => events::events(&arguments),
+        Subcommand::Rules(arguments) => rules::rules(&arguments),
         Subcommand::Demo => demo::demo(),
         Subcommand::Probe => demo::probe(),
     };

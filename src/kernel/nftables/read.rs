@@ -2,7 +2,7 @@
 
 use super::{ATTEMPTS, MAX_DATAGRAMS, Received, Socket, refusal, verify};
 use crate::kernel::refusal::undecodable;
-use crate::nft::{Chain, Element, Object, Ruleset, SetName, Table, TableId};
+use crate::nft::{Chain, ChainName, Element, Handle, Object, Rule, Ruleset, SetName, StatefulObject, Table, TableId};
 use crate::wire::netlink::{self, Acknowledgement, DecodeError, Message};
 use crate::wire::nftables::{self, Request};
 use crate::{Error, ErrorKind, Result};
@@ -21,7 +21,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`] when the table has something that the [`nft`](crate::nft) types have no word for,
+    /// [`ErrorKind::Decode`] when something in it has a name that is no UTF-8,
     /// [`ErrorKind::Conflict`] when the ruleset kept changing while it was read, and as [`Self::generation`].
     pub fn table(&mut self, id: &TableId) -> Result<Option<Ruleset>> {
         self.snapshot(|socket| {
@@ -117,6 +117,84 @@ impl Socket {
         })
     }
 
+    /// Reads the stateful objects of a table and starts their counts anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::table`].
+    #[doc(alias = "NFT_MSG_GETOBJ_RESET")]
+    pub fn reset_objects(&mut self, table: &TableId) -> Result<Vec<StatefulObject>> {
+        let mut objects = Vec::new();
+        self.dump(Request::objects_reset(table), "stateful objects", |object| {
+            if let Object::Stateful(object) = object
+                && object.table == *table
+            {
+                objects.push(object);
+            }
+        })?;
+        Ok(objects)
+    }
+
+    /// Reads the rules of a table and starts their counters and quotas anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::table`].
+    ///
+    /// # Kernel
+    ///
+    /// Linux 6.2.
+    #[doc(alias = "NFT_MSG_GETRULE_RESET")]
+    pub fn reset_rules(&mut self, table: &TableId) -> Result<Vec<Rule>> {
+        let mut rules = Vec::new();
+        self.dump(Request::rules_reset(table), "rules", |object| {
+            if let Object::Rule(rule) = object
+                && rule.table == *table
+            {
+                rules.push(rule);
+            }
+        })?;
+        Ok(rules)
+    }
+
+    /// Reads the elements of a set and starts their counters and quotas anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::table`].
+    ///
+    /// # Kernel
+    ///
+    /// Linux 6.5.
+    #[doc(alias = "NFT_MSG_GETSETELEM_RESET")]
+    pub fn reset_elements(&mut self, table: &TableId, set: &SetName) -> Result<Vec<Element>> {
+        let mut all = Vec::new();
+        self.dump(Request::elements_reset(table, set), "elements", |object| {
+            if let Object::Elements { elements, .. } = object {
+                all.extend(elements);
+            }
+        })?;
+        Ok(all)
+    }
+
+    /// The number of a chain, by which it is renamed. `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::table`].
+    pub fn chain_handle(&mut self, table: &TableId, chain: &ChainName) -> Result<Option<Handle>> {
+        let mut handle = None;
+        let answer = self.ask(Request::chain(table, chain), false, |message| {
+            handle = nftables::handle(message).map_err(undecodable)?;
+            Ok(())
+        })?;
+        match answer.refused {
+            None => Ok(handle),
+            Some(refused) if refused.errno == libc::ENOENT => Ok(None),
+            Some(refused) => Err(refusal::of_question(&format!("read chain {table} {chain}"), &refused)),
+        }
+    }
+
     /// Reads every table of `want` back and compares it, whole: a table that holds more than was wanted differs too.
     ///
     /// The order of rules counts. The order of elements, handles, and the values of counters do not; timeouts may differ by
@@ -165,7 +243,7 @@ impl Socket {
 
     /// Adds sets, chains, elements and rules, of one table or of all. Tells whether the dumps were interrupted.
     fn contents(&mut self, id: Option<&TableId>, ruleset: &mut Ruleset) -> Result<bool> {
-        let Ruleset { sets, chains, elements, rules, .. } = ruleset;
+        let Ruleset { sets, chains, elements, rules, objects, flowtables, .. } = ruleset;
         // Kernels filter dumps by family alone, or by table too, depending on the object and their age.
         let wanted = |table: &TableId| id.is_none_or(|id| id == table);
         let mut interrupted = self.dump(Request::sets(id), "sets", |object| {
@@ -187,6 +265,20 @@ impl Socket {
                 && wanted(&rule.table)
             {
                 rules.push(rule);
+            }
+        })?;
+        interrupted |= self.dump(Request::objects(id), "stateful objects", |object| {
+            if let Object::Stateful(object) = object
+                && wanted(&object.table)
+            {
+                objects.push(object);
+            }
+        })?;
+        interrupted |= self.dump(Request::flowtables(id), "flowtables", |object| {
+            if let Object::Flowtable(flowtable) = object
+                && wanted(&flowtable.table)
+            {
+                flowtables.push(flowtable);
             }
         })?;
         for set in sets.iter() {

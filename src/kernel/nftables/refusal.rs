@@ -1,7 +1,7 @@
 //! Error numbers to errors that name the operation and say what to do.
 
 use crate::kernel::refusal::KernelError;
-use crate::nft::{Expr, Generation, Object, Operation, Transaction, Verb, Verdict};
+use crate::nft::{Expr, Generation, KnownObject, Object, ObjectType, Operation, Transaction, Verb};
 use crate::wire::netlink::Acknowledgement;
 use crate::wire::nftables::{Batch, Part};
 use crate::{Error, ErrorKind};
@@ -68,9 +68,7 @@ fn of_operation(operation: &Operation, part: Option<&Part>, errno: i32) -> (Erro
         libc::EOPNOTSUPP if has_table_flags(operation) => {
             (ErrorKind::Unsupported, Some("flag `owner` needs Linux 5.12, `persist` Linux 6.9"))
         }
-        libc::ENOENT if names_nothing(operation, part) => {
-            (ErrorKind::Unsupported, Some("the kernel lacks that expression, or its module can't be loaded"))
-        }
+        libc::ENOENT if missing(operation, part).is_some() => (ErrorKind::Unsupported, missing(operation, part)),
         libc::ENOENT => (ErrorKind::Kernel, Some("a table, chain, set or rule that it needs is not there")),
         libc::EINVAL if operation.verb == Verb::Destroy => (ErrorKind::Kernel, Some("`destroy` needs Linux 6.3")),
         libc::EBUSY => (ErrorKind::Kernel, Some("something still refers to it")),
@@ -85,12 +83,59 @@ fn has_table_flags(operation: &Operation) -> bool {
     matches!(&operation.object, Object::Table(table) if table.flags.owner || table.flags.persist)
 }
 
-/// Whether the expression refers to nothing that could be missing, so that what is missing is the expression itself.
-fn names_nothing(operation: &Operation, part: Option<&Part>) -> bool {
-    let (Object::Rule(rule), Some(Part::Expression { index, .. })) = (&operation.object, part) else { return false };
-    rule.exprs
-        .get(*index)
-        .is_some_and(|expr| !matches!(expr, Expr::Lookup { .. } | Expr::Verdict(Verdict::Jump(_) | Verdict::Goto(_))))
+/// What of the kernel is missing, when it can't be something that the operation refers to.
+fn missing(operation: &Operation, part: Option<&Part>) -> Option<&'static str> {
+    match (&operation.object, part) {
+        (Object::Rule(rule), Some(Part::Expression { index, .. })) => {
+            let expr = rule.exprs.get(*index)?;
+            let refers = expr.set().is_some()
+                || expr.chain().is_some()
+                || matches!(expr, Expr::ObjectRef { .. } | Expr::FlowOffload { .. });
+            (!refers).then(|| option_of(expr.kernel_name()))
+        }
+        (Object::Stateful(object), Some(Part::Attribute { name: "type" })) => Some(match object.state.kind() {
+            ObjectType::Known(KnownObject::CtHelper | KnownObject::CtTimeout | KnownObject::CtExpectation) => {
+                option_of("ct")
+            }
+            ObjectType::Known(KnownObject::Quota) => option_of("quota"),
+            ObjectType::Known(KnownObject::Limit) => option_of("limit"),
+            ObjectType::Known(KnownObject::Connlimit) => option_of("connlimit"),
+            ObjectType::Known(KnownObject::Tunnel) => option_of("tunnel"),
+            ObjectType::Known(KnownObject::Synproxy) => option_of("synproxy"),
+            _ => option_of(""),
+        }),
+        _ => None,
+    }
+}
+
+/// The kernel's build option for an expression.
+fn option_of(expression: &str) -> &'static str {
+    match expression {
+        "ct" | "notrack" => "the kernel lacks CONFIG_NFT_CT, or the module can't be loaded",
+        "connlimit" => "the kernel lacks CONFIG_NFT_CONNLIMIT, or the module can't be loaded",
+        "log" => "the kernel lacks CONFIG_NFT_LOG, or the module can't be loaded",
+        "limit" => "the kernel lacks CONFIG_NFT_LIMIT, or the module can't be loaded",
+        "masq" => "the kernel lacks CONFIG_NFT_MASQ, or the module can't be loaded",
+        "redir" => "the kernel lacks CONFIG_NFT_REDIR, or the module can't be loaded",
+        "nat" => "the kernel lacks CONFIG_NFT_NAT, or the module can't be loaded",
+        "tunnel" => "the kernel lacks CONFIG_NFT_TUNNEL, or the module can't be loaded",
+        "queue" => "the kernel lacks CONFIG_NFT_QUEUE, or the module can't be loaded",
+        "quota" => "the kernel lacks CONFIG_NFT_QUOTA, or the module can't be loaded",
+        "reject" => "the kernel lacks CONFIG_NFT_REJECT for that family, or the module can't be loaded",
+        "match" | "target" => "the kernel lacks CONFIG_NFT_COMPAT or that extension of iptables(8)",
+        "hash" => "the kernel lacks CONFIG_NFT_HASH, or the module can't be loaded",
+        "fib" => "the kernel lacks CONFIG_NFT_FIB for that family, or the module can't be loaded",
+        "xfrm" => "the kernel lacks CONFIG_NFT_XFRM, or the module can't be loaded",
+        "socket" => "the kernel lacks CONFIG_NFT_SOCKET, or the module can't be loaded",
+        "osf" => "the kernel lacks CONFIG_NFT_OSF, or the module can't be loaded",
+        "tproxy" => "the kernel lacks CONFIG_NFT_TPROXY, or the module can't be loaded",
+        "synproxy" => "the kernel lacks CONFIG_NFT_SYNPROXY, or the module can't be loaded",
+        "dup" => "the kernel lacks CONFIG_NFT_DUP for that family, or the module can't be loaded",
+        "fwd" => "the kernel lacks CONFIG_NFT_FWD_NETDEV, or the module can't be loaded",
+        "flow_offload" => "the kernel lacks CONFIG_NFT_FLOW_OFFLOAD, or the module can't be loaded",
+        "numgen" => "the kernel lacks CONFIG_NFT_NUMGEN, or the module can't be loaded",
+        _ => "the kernel lacks that expression or object, or its module can't be loaded",
+    }
 }
 
 fn error(

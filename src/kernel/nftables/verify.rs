@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use crate::nft::{Chain, Element, Expr, Log, Rule, Ruleset, Set, TableId};
+use crate::nft::{Chain, Data, Element, Rule, Ruleset, Set, TableId, still_element, still_rule};
 
 /// The coarsest clock of a kernel ticks a hundred times a second, and timeouts are rounded to it.
 const TICK: Duration = Duration::from_millis(10);
-
-/// What the kernel makes of a burst of 0: `NFT_LIMIT_PKT_BURST_DEFAULT`.
-const DEFAULT_BURST: u32 = 5;
 
 /// The first difference, as one clause, between a table as it was wanted and as it is.
 pub(super) fn difference(id: &TableId, want: &Ruleset, have: &Ruleset) -> Option<String> {
@@ -55,6 +52,11 @@ fn pairs<T: PartialEq + std::fmt::Debug>(what: &str, want: &[(String, T)], have:
     different.map(|((name, want), (_, have))| differs(&format!("{what} {name}"), want, have))
 }
 
+/// What identifies an element.
+fn place(element: &Element) -> (&Data, Option<&Data>, bool, bool) {
+    (&element.key, element.key_end.as_ref(), element.interval_end, element.catch_all)
+}
+
 fn elements(set: &Set, want: &Ruleset, have: &Ruleset) -> Option<String> {
     let of = |ruleset: &Ruleset| {
         let all = ruleset.elements.iter().filter(|(table, name, _)| *table == set.table && *name == set.name);
@@ -62,16 +64,15 @@ fn elements(set: &Set, want: &Ruleset, have: &Ruleset) -> Option<String> {
         for element in &mut all {
             // An end of an interval runs out with its start.
             let own = element.timeout.or(set.timeout).filter(|time| !time.is_zero() && !element.interval_end);
-            element.timeout = own;
+            *element = Element { timeout: own, ..still_element(element) };
         }
-        all.sort();
+        all.sort_by(|a, b| place(a).cmp(&place(b)));
         // What was added twice is there once.
-        all.dedup_by(|a, b| (&a.key, a.interval_end) == (&b.key, b.interval_end));
+        all.dedup_by(|a, b| place(a) == place(b));
         all
     };
     let (want, have) = (of(want), of(have));
     let what = format!("set {} {}", set.table, set.name);
-    let place = |element: &Element| (element.key.clone(), element.interval_end);
     let (mut left, mut right) = (want.iter().peekable(), have.iter().peekable());
     loop {
         match (left.next(), right.next()) {
@@ -85,7 +86,8 @@ fn elements(set: &Set, want: &Ruleset, have: &Ruleset) -> Option<String> {
                 return Some(format!("element {:?} of {what} was not wanted", have.key));
             }
             (Some(want), Some(have)) => {
-                if want.comment != have.comment || !close(want.timeout, have.timeout) {
+                let same = Element { timeout: have.timeout, ..want.clone() };
+                if same != *have || !close(want.timeout, have.timeout) {
                     return Some(differs(&format!("an element of {what}"), want, have));
                 }
             }
@@ -103,7 +105,7 @@ fn close(want: Option<Duration>, have: Option<Duration>) -> bool {
 fn rules(chain: &Chain, want: &Ruleset, have: &Ruleset) -> Option<String> {
     let of = |ruleset: &'_ Ruleset| -> Vec<Rule> {
         let all = ruleset.rules.iter().filter(|rule| rule.table == chain.table && rule.chain == chain.name);
-        all.cloned().map(plain).collect()
+        all.map(still_rule).collect()
     };
     let (want, have) = (of(want), of(have));
     let what = format!("chain {} {}", chain.table, chain.name);
@@ -114,18 +116,4 @@ fn rules(chain: &Chain, want: &Ruleset, have: &Ruleset) -> Option<String> {
         return Some(format!("{what} has {} rules, {} were wanted", have.len(), want.len()));
     }
     None
-}
-
-/// A rule without what a dump adds or spells in another way.
-fn plain(mut rule: Rule) -> Rule {
-    rule.handle = None;
-    for expr in &mut rule.exprs {
-        match expr {
-            Expr::Counter { packets, bytes } => (*packets, *bytes) = (0, 0),
-            Expr::Log(Log { queue_threshold: threshold @ Some(0), .. }) => *threshold = None,
-            Expr::Limit { burst: burst @ 0, .. } => *burst = DEFAULT_BURST,
-            _ => {}
-        }
-    }
-    rule
 }

@@ -6,7 +6,7 @@ use super::feature as features;
 use crate::doctor::Feature;
 use crate::nft::{
     BaseChain, Chain, ChainName, ChainPolicy, ChainType, Data, DataTooLong, Datatype, Element, Family, Field, Hook,
-    InterfaceName, KeyType, Log, NameError, Object, Priority, Reject, RejectCode, Rule, Set, SetFlags, SetName, Table,
+    InterfaceName, KeyType, Log, NameError, Object, Priority, Reject, RejectCode, Rule, Set, SetName, Table,
     TableFlags, TableId, TableName, Transaction, Verb, Verdict, ct_state,
 };
 use crate::plan::{NFLOG_GROUP, PlanError};
@@ -36,7 +36,7 @@ impl Attempt {
     fn new(family: Family, name: &str, flags: TableFlags) -> Result<Self, NameError> {
         let table = TableId { family, name: TableName::new(name)? };
         let mut transaction = Transaction::new();
-        transaction.push(Verb::Create, Object::Table(Table { id: table.clone(), flags, comment: None }));
+        transaction.push(Verb::Create, Object::Table(Table { flags, ..Table::new(table.clone()) }));
         Ok(Self { table, transaction })
     }
 
@@ -56,7 +56,7 @@ impl Attempt {
         let priority = if kind == ChainType::Nat { Priority::SRCNAT } else { Priority::FILTER };
         let base = BaseChain { kind, hook, priority, policy: ChainPolicy::Accept, devices };
         let rule = rule(Rule::new(&self.table, &name))?;
-        let chain = Chain { table: self.table, name, base: Some(base), comment: None };
+        let chain = Chain { base: Some(base), ..Chain::new(&self.table, &name) };
         self.transaction.push(Verb::Add, Object::Chain(chain));
         self.transaction.push(Verb::Add, Object::Rule(rule));
         Ok(self.transaction)
@@ -74,15 +74,11 @@ fn concatenated_set() -> Result<Transaction, PlanError> {
     let name = SetName::new("endpoints")?;
     attempt.transaction.push(
         Verb::Add,
-        Object::Set(Set {
-            table: attempt.table.clone(),
-            name: name.clone(),
-            key: KeyType(vec![Datatype::Ipv4Addr, Datatype::InetProto, Datatype::InetService]),
-            flags: SetFlags::default(),
-            timeout: None,
-            size: None,
-            comment: None,
-        }),
+        Object::Set(Set::new(
+            &attempt.table,
+            &name,
+            KeyType(vec![Datatype::Ipv4Addr, Datatype::InetProto, Datatype::InetService]),
+        )),
     );
     let fields = [Data::ipv4(Ipv4Addr::new(203, 0, 113, 9)), Data::byte(6), Data::be16(443)];
     let elements = vec![Element::new(Data::concat(&fields)?)];

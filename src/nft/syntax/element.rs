@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use super::value::{self, Kind};
 use super::word;
-use crate::nft::{Element, Set};
+use crate::nft::{Element, ElementData, MapTo, Set, Verdict};
 
 /// The longest time the kernel counts, in milliseconds: more would not fit 64 bits of nanoseconds.
 const MAX_MILLISECONDS: u128 = (u64::MAX / 1_000_000) as u128;
+
+/// What the fields of a set's keys are, as far as their types tell.
+pub(super) fn kinds(set: &Set) -> Vec<Kind> {
+    set.key.0.iter().map_while(|field| Kind::of(*field)).collect()
+}
 
 /// Elements in nft(8) syntax, and those that have none with the reason.
 #[derive(Debug, Default)]
@@ -16,13 +21,15 @@ pub(super) struct Elements {
     pub unshown: Vec<(String, String)>,
 }
 
-pub(super) fn show<'a>(set: &Set, elements: impl Iterator<Item = &'a Element>) -> Elements {
+/// Shows elements, whose fields are of these kinds.
+pub(super) fn show<'a>(set: &Set, kinds: &[Kind], elements: impl Iterator<Item = &'a Element>) -> Elements {
     let mut out = Elements::default();
     if set.flags.interval && set.key.0.len() == 1 {
-        ranges(set, elements.collect(), &mut out);
+        ranges(set, kinds, elements.collect(), &mut out);
     } else {
         for element in elements {
-            out.push(element, if element.interval_end { Err(NO_RANGES.to_owned()) } else { key(set, element) });
+            let shown = if element.interval_end { Err(NO_RANGES.to_owned()) } else { key(set, kinds, element) };
+            out.push(set, element, shown);
         }
     }
     out
@@ -31,14 +38,20 @@ pub(super) fn show<'a>(set: &Set, elements: impl Iterator<Item = &'a Element>) -
 const NO_RANGES: &str = "it ends a range, in a set that has none";
 
 impl Elements {
-    fn push(&mut self, element: &Element, key: Result<String, String>) {
+    fn push(&mut self, set: &Set, element: &Element, key: Result<String, String>) {
         let shown = key.and_then(|key| {
             let mut text = key;
+            for expr in &element.exprs {
+                text += &format!(" {}", super::statement::show_state(expr)?);
+            }
             if let Some(time) = element.timeout {
                 text += &format!(" timeout {}", show_time(time)?);
             }
             if let Some(comment) = &element.comment {
                 text += &format!(" comment {}", word::quoted(comment.as_str())?);
+            }
+            if let Some(data) = &element.data {
+                text += &format!(" : {}", show_data(set, data)?);
             }
             Ok(text)
         });
@@ -49,17 +62,27 @@ impl Elements {
     }
 }
 
-fn key(set: &Set, element: &Element) -> Result<String, String> {
-    let bytes = element.key.as_bytes();
-    if bytes.len() != set.key.len() {
+fn key(set: &Set, kinds: &[Kind], element: &Element) -> Result<String, String> {
+    if element.catch_all {
+        return Ok("*".to_owned());
+    }
+    let (bytes, end) = (element.key.as_bytes(), element.key_end.as_ref().unwrap_or(&element.key).as_bytes());
+    if [bytes.len(), end.len()] != [set.key.len(); 2] {
         return Err(format!("its key has {} bytes, that of the set {}", bytes.len(), set.key.len()));
     }
     let mut fields = Vec::new();
-    let mut rest = bytes;
-    for datatype in &set.key.0 {
+    let (mut rest, mut last) = (bytes, end);
+    for (index, datatype) in set.key.0.iter().enumerate() {
         let (field, more) = rest.split_at(datatype.size());
-        let kind = Kind::of(*datatype);
-        let text = if set.flags.interval { kind.show_bound(field) } else { kind.show(field) };
+        let (upper, more_of_last) = last.split_at(datatype.size());
+        let kind = *kinds.get(index).ok_or_else(|| format!("nft(8) syntax is not known for {}", datatype.name()))?;
+        let text = if field != upper {
+            field_range(kind, field, upper)
+        } else if set.flags.interval {
+            kind.show_bound(field)
+        } else {
+            kind.show(field)
+        };
         fields.push(text.ok_or_else(|| format!("nft(8) has no way to write this value of {}", datatype.name()))?);
         if set.key.0.len() > 1 {
             let (padding, more) = more.split_at(datatype.size().next_multiple_of(4) - datatype.size());
@@ -67,46 +90,96 @@ fn key(set: &Set, element: &Element) -> Result<String, String> {
                 return Err(format!("the bytes behind its {} are not zero", datatype.name()));
             }
             rest = more;
+            last = more_of_last.split_at(padding.len()).1;
         }
     }
     if fields.is_empty() { Err("the key of the set has no type".to_owned()) } else { Ok(fields.join(" . ")) }
 }
 
+/// The range of one field of a concatenation, as a prefix where it is one.
+fn field_range(kind: Kind, from: &[u8], to: &[u8]) -> Option<String> {
+    if from > to {
+        return None;
+    }
+    if let (Kind::Ipv4 | Kind::Ipv6, Some(first), Some(last)) = (kind, value::big(from), value::big(to)) {
+        let host_bits = (last - first).trailing_ones();
+        if last - first == (1u128 << host_bits.min(127)) - 1 && first & (last - first) == 0 {
+            return Some(format!("{}/{}", kind.show_bound(from)?, 8 * from.len() as u32 - host_bits));
+        }
+    }
+    Some(format!("{}-{}", kind.show_bound(from)?, kind.show_bound(to)?))
+}
+
+/// What an element of a map leads to.
+fn show_data(set: &Set, data: &ElementData) -> Result<String, String> {
+    match data {
+        ElementData::Object(name) => word::quoted(word::name(name.as_str())?),
+        ElementData::Verdict(verdict) => Ok(match verdict {
+            Verdict::Accept => "accept".to_owned(),
+            Verdict::Drop => "drop".to_owned(),
+            Verdict::Return => "return".to_owned(),
+            Verdict::Continue => "continue".to_owned(),
+            Verdict::Jump(chain) => format!("jump {}", word::name(chain.as_str())?),
+            Verdict::Goto(chain) => format!("goto {}", word::name(chain.as_str())?),
+        }),
+        ElementData::Value(data) => {
+            let Some(MapTo::Value(to)) = &set.data else { return Err("its set has no values".to_owned()) };
+            if data.len() != to.len() {
+                return Err("its value is not as long as those of the map".to_owned());
+            }
+            let (mut rest, mut fields) = (data.as_bytes(), Vec::new());
+            for datatype in &to.0 {
+                let kind = Kind::of(*datatype);
+                let text = rest.get(..datatype.size()).and_then(|field| kind?.show(field));
+                fields
+                    .push(text.ok_or_else(|| format!("nft(8) has no way to write this value of {}", datatype.name()))?);
+                rest = rest.get(datatype.size().next_multiple_of(4)..).unwrap_or_default();
+            }
+            Ok(fields.join(" . "))
+        }
+    }
+}
+
 /// Shows the elements of a plain set of ranges, which are the first keys of ranges and the first keys past them.
-fn ranges(set: &Set, mut elements: Vec<&Element>, out: &mut Elements) {
+fn ranges(set: &Set, kinds: &[Kind], mut elements: Vec<&Element>, out: &mut Elements) {
     // The kernel dumps them from the highest key down. Where one range ends and the next begins, the end comes first.
     elements.sort_by(|a, b| a.key.cmp(&b.key).then(b.interval_end.cmp(&a.interval_end)));
     let mut open: Option<&Element> = None;
     for element in elements {
+        if element.catch_all {
+            out.push(set, element, Ok("*".to_owned()));
+            continue;
+        }
         if element.key.len() != set.key.len() {
             out.push(
+                set,
                 element,
                 Err(format!("its key has {} bytes, that of the set {}", element.key.len(), set.key.len())),
             );
             continue;
         }
         match (open.take(), element.interval_end) {
-            (Some(start), true) => out.push(start, range(set, start, Some(element))),
+            (Some(start), true) => out.push(set, start, range(set, kinds, start, Some(element))),
             (Some(start), false) => {
-                out.push(start, Err("the range that it begins does not end before the next".to_owned()));
+                out.push(set, start, Err("the range that it begins does not end before the next".to_owned()));
                 open = Some(element);
             }
             (None, false) => open = Some(element),
             // nft(8) puts the end of "nothing" at key 0 of every such set, and so does the kernel's dump show it.
             (None, true) if element.key.as_bytes().iter().all(|byte| *byte == 0) => {}
-            (None, true) => out.push(element, Err("it ends a range that none begins".to_owned())),
+            (None, true) => out.push(set, element, Err("it ends a range that none begins".to_owned())),
         }
     }
     if let Some(start) = open {
-        out.push(start, range(set, start, None));
+        out.push(set, start, range(set, kinds, start, None));
     }
 }
 
 /// Shows the range from one key to the one before another, or to the highest.
-fn range(set: &Set, start: &Element, end: Option<&Element>) -> Result<String, String> {
+fn range(set: &Set, kinds: &[Kind], start: &Element, end: Option<&Element>) -> Result<String, String> {
     let unwritable = || "nft(8) has no way to write this range".to_owned();
     let [datatype] = set.key.0.as_slice() else { return Err(unwritable()) };
-    let (kind, width) = (Kind::of(*datatype), datatype.size());
+    let (kind, width) = (*kinds.first().ok_or_else(unwritable)?, datatype.size());
     let from = value::big(start.key.as_bytes()).ok_or_else(unwritable)?;
     let highest = u128::MAX >> (128 - 8 * width);
     let to = match end {
@@ -115,6 +188,17 @@ fn range(set: &Set, start: &Element, end: Option<&Element>) -> Result<String, St
     };
     if to < from {
         return Err("its range is empty".to_owned());
+    }
+    if kind == Kind::IfName {
+        // All names that begin so: the beginning, and as many bytes as are left of whatever value.
+        let name = start.key.as_bytes().iter().position(|byte| *byte == 0).unwrap_or(width);
+        let name = start.key.as_bytes().get(..name).unwrap_or_default();
+        let rest = 8 * (width - name.len()) as u32;
+        return match to - from {
+            0 => kind.show(start.key.as_bytes()).ok_or_else(unwritable),
+            span if rest < 128 && span == (1u128 << rest) - 1 => kind.show(name).ok_or_else(unwritable),
+            _ => Err(unwritable()),
+        };
     }
     let bound = |number: u128| kind.show_bound(number.to_be_bytes().get(16 - width..)?);
     let first = bound(from).ok_or_else(unwritable)?;
@@ -156,15 +240,9 @@ mod tests {
     use crate::nft::{Comment, Data, Datatype, Family, KeyType, SetFlags, SetName, TableId, TableName};
 
     fn set(types: &[Datatype], interval: bool) -> Set {
-        Set {
-            table: TableId { family: Family::Inet, name: TableName::new("t").unwrap() },
-            name: SetName::new("s").unwrap(),
-            key: KeyType(types.to_vec()),
-            flags: SetFlags { interval, ..SetFlags::default() },
-            timeout: None,
-            size: None,
-            comment: None,
-        }
+        let table = TableId { family: Family::Inet, name: TableName::new("t").unwrap() };
+        let flags = SetFlags { interval, ..SetFlags::default() };
+        Set { flags, ..Set::new(&table, &SetName::new("s").unwrap(), KeyType(types.to_vec())) }
     }
 
     fn bound(octets: [u8; 4], interval_end: bool) -> Element {
@@ -179,7 +257,7 @@ mod tests {
         element.timeout = Some(Duration::from_millis(90_500));
         element.comment = Some(Comment::new("db").unwrap());
         let set = set(&[Datatype::Ipv4Addr, Datatype::InetProto, Datatype::InetService], false);
-        let out = show(&set, [&element, &Element::new(Data::byte(1))].into_iter());
+        let out = show(&set, &kinds(&set), [&element, &Element::new(Data::byte(1))].into_iter());
         assert_eq!(out.shown, ["203.0.113.9 . tcp . 5432 timeout 1m30s500ms comment \"db\""]);
         assert_eq!(out.unshown.len(), 1);
     }
@@ -196,7 +274,8 @@ mod tests {
             bound([10, 0, 0, 1], false),
             bound([0, 0, 0, 0], true),
         ];
-        let out = show(&set(&[Datatype::Ipv4Addr], true), elements.iter());
+        let set = set(&[Datatype::Ipv4Addr], true);
+        let out = show(&set, &kinds(&set), elements.iter());
         assert_eq!(out.shown, ["10.0.0.1", "10.0.0.2-10.0.0.5", "198.51.100.0/24", "255.0.0.0/8"]);
         assert!(out.unshown.is_empty());
     }
@@ -204,7 +283,8 @@ mod tests {
     #[test]
     fn broken_ranges_are_told() {
         let elements = [bound([1, 0, 0, 0], true), bound([2, 0, 0, 0], false), bound([3, 0, 0, 0], false)];
-        let out = show(&set(&[Datatype::Ipv4Addr], true), elements.iter());
+        let set = set(&[Datatype::Ipv4Addr], true);
+        let out = show(&set, &kinds(&set), elements.iter());
         assert_eq!((out.shown.len(), out.unshown.len()), (1, 2));
     }
 

@@ -6,7 +6,9 @@
 
 mod element;
 mod field;
+mod object;
 mod rule;
+mod statement;
 mod value;
 mod word;
 
@@ -14,8 +16,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::{
-    BaseChain, Chain, ChainName, ChainPolicy, ChainType, Element, Family, Hook, Rule, Ruleset, Set, SetName, Table,
-    TableId,
+    BaseChain, Chain, ChainName, ChainPolicy, ChainType, Datatype, Element, Family, Hook, MapTo, Rule, Ruleset, Set,
+    SetName, SetPolicy, Table, TableId,
 };
 
 /// A ruleset in nft(8) syntax.
@@ -92,13 +94,13 @@ impl Ruleset {
     /// # Examples
     ///
     /// ```
-    /// use ringfence::nft::{Family, Rule, Ruleset, Table, TableFlags, TableId, TableName, Chain, ChainName, Verdict};
+    /// use ringfence::nft::{Family, Rule, Ruleset, Table, TableId, TableName, Chain, ChainName, Verdict};
     ///
     /// let id = TableId { family: Family::Inet, name: TableName::new("guard")? };
     /// let name = ChainName::new("web")?;
     /// let ruleset = Ruleset {
-    ///     tables: vec![Table { id: id.clone(), flags: TableFlags::default(), comment: None }],
-    ///     chains: vec![Chain { table: id.clone(), name: name.clone(), base: None, comment: None }],
+    ///     tables: vec![Table::new(id.clone())],
+    ///     chains: vec![Chain::new(&id, &name)],
     ///     rules: vec![Rule::new(&id, &name).l4proto(6).verdict(Verdict::Accept)],
     ///     ..Ruleset::default()
     /// };
@@ -107,7 +109,7 @@ impl Ruleset {
     /// # Ok::<(), ringfence::nft::NameError>(())
     /// ```
     pub fn syntax(&self) -> Syntax {
-        let mut page = Page { ruleset: self, sets: Sets::new(&self.sets), out: Syntax::default() };
+        let mut page = Page { ruleset: self, sets: Sets::new(self), out: Syntax::default() };
         page.tables();
         page.strays();
         page.out
@@ -121,20 +123,46 @@ impl fmt::Display for Ruleset {
     }
 }
 
-/// The sets of a ruleset, by table and name.
-struct Sets<'a>(HashMap<(&'a TableId, &'a SetName), &'a Set>);
+/// What rules refer to: sets with their elements, and the chains that belong to one rule.
+struct Sets<'a> {
+    sets: HashMap<(&'a TableId, &'a SetName), (&'a Set, Vec<&'a Element>)>,
+    inner: HashMap<(&'a TableId, &'a ChainName), Vec<&'a Rule>>,
+}
 
 impl<'a> Sets<'a> {
-    fn new(sets: &'a [Set]) -> Self {
-        let mut map = HashMap::new();
-        for set in sets {
-            map.entry((&set.table, &set.name)).or_insert(set);
+    fn new(ruleset: &'a Ruleset) -> Self {
+        let mut sets = HashMap::new();
+        for set in &ruleset.sets {
+            sets.entry((&set.table, &set.name)).or_insert((set, Vec::new()));
         }
-        Self(map)
+        for (table, set, elements) in &ruleset.elements {
+            if let Some((_, all)) = sets.get_mut(&(table, set)) {
+                all.extend(elements);
+            }
+        }
+        let bound = ruleset.chains.iter().filter(|chain| chain.flags.binding);
+        let mut inner: HashMap<_, Vec<&'a Rule>> =
+            bound.map(|chain| ((&chain.table, &chain.name), Vec::new())).collect();
+        for rule in &ruleset.rules {
+            if let Some(rules) = inner.get_mut(&(&rule.table, &rule.chain)) {
+                rules.push(rule);
+            }
+        }
+        Self { sets, inner }
     }
 
     fn find(&self, table: &TableId, name: &SetName) -> Option<&'a Set> {
-        self.0.get(&(table, name)).copied()
+        self.sets.get(&(table, name)).map(|(set, _)| *set)
+    }
+
+    fn elements(&self, set: &Set) -> impl Iterator<Item = &'a Element> + use<'a> {
+        let elements = self.sets.get(&(&set.table, &set.name)).map(|(_, elements)| elements.clone());
+        elements.unwrap_or_default().into_iter()
+    }
+
+    /// The rules of a chain that belongs to the one rule that jumps there.
+    fn inner(&self, table: &TableId, chain: &ChainName) -> Option<Vec<&'a Rule>> {
+        self.inner.get(&(table, chain)).cloned()
     }
 }
 
@@ -178,15 +206,17 @@ impl<'a> Page<'a> {
         } else if table.flags.owner {
             self.out.line(1, "flags owner");
         }
+        self.named(table);
         let (mut sets, mut chains) = (HashSet::new(), HashSet::new());
-        for set in self.ruleset.sets.iter().filter(|set| set.table == table.id) {
+        // Sets and chains that belong to a rule are shown within it.
+        for set in self.ruleset.sets.iter().filter(|set| set.table == table.id && !set.flags.anonymous) {
             if sets.insert(&set.name) {
                 self.set(set);
             } else {
                 self.out.omit(1, of_set(&set.table, &set.name), "a set of that name stands above".to_owned());
             }
         }
-        for chain in self.ruleset.chains.iter().filter(|chain| chain.table == table.id) {
+        for chain in self.ruleset.chains.iter().filter(|chain| chain.table == table.id && !chain.flags.binding) {
             if chains.insert(&chain.name) {
                 self.chain(chain);
             } else {
@@ -196,21 +226,51 @@ impl<'a> Page<'a> {
         self.out.line(0, "}");
     }
 
+    /// Stateful objects and flowtables.
+    fn named(&mut self, table: &'a Table) {
+        for object in self.ruleset.objects.iter().filter(|object| object.table == table.id) {
+            let what = || {
+                let (kind, name) = (object.state.kind(), object.name.as_str().escape_debug());
+                format!("{kind} {name} of {}", of_table(&table.id))
+            };
+            self.block(object::show(object), what);
+        }
+        for flowtable in self.ruleset.flowtables.iter().filter(|flowtable| flowtable.table == table.id) {
+            let what = || format!("flowtable {} of {}", flowtable.name.as_str().escape_debug(), of_table(&table.id));
+            self.block(object::show_flowtable(flowtable), what);
+        }
+    }
+
+    fn block(&mut self, lines: Result<Vec<String>, String>, what: impl FnOnce() -> String) {
+        match lines {
+            Err(reason) => self.out.omit(1, what(), reason),
+            Ok(lines) => {
+                for (index, line) in lines.iter().enumerate() {
+                    self.out.line(if index == 0 || index + 1 == lines.len() { 1 } else { 2 }, line);
+                }
+            }
+        }
+    }
+
     fn set(&mut self, set: &'a Set) {
-        let elements = || {
-            let of_this =
-                |(table, name, _): &&'a (TableId, SetName, Vec<Element>)| *table == set.table && *name == set.name;
-            self.ruleset.elements.iter().filter(of_this).flat_map(|(_, _, elements)| elements)
-        };
+        let elements = || self.sets.elements(set);
         let writable = match word::name(set.name.as_str()) {
             Err(reason) => Err(reason),
             Ok(_) if set.key.is_empty() => Err("its key has no type".to_owned()),
             Ok(_) if set.timeout.is_some() && !set.flags.timeout => {
                 Err("nft(8) would add the flag timeout, which it lacks".to_owned())
             }
-            Ok(name) => set.timeout.map(element::show_time).transpose().map(|timeout| (name, timeout)),
+            Ok(_) if set.key.0.iter().any(|field| matches!(field, Datatype::Other { .. })) => {
+                Err("nft(8) syntax is not known for the type of its key".to_owned())
+            }
+            Ok(name) => show_to(set).and_then(|to| {
+                let timeout = set.timeout.map(element::show_time).transpose()?;
+                let interval = set.gc_interval.map(element::show_time).transpose()?;
+                let state = set.exprs.iter().map(statement::show_state).collect::<Result<Vec<_>, _>>()?;
+                Ok((name, to, timeout, interval, state))
+            }),
         };
-        let (name, timeout) = match writable {
+        let (name, to, timeout, interval, state) = match writable {
             Ok(found) => found,
             Err(reason) => {
                 let count = elements().count();
@@ -218,17 +278,33 @@ impl<'a> Page<'a> {
                 return self.out.omit(1, of_set(&set.table, &set.name), reason);
             }
         };
-        let elements = element::show(set, elements());
-        self.out.line(1, &format!("set {name} {{"));
-        self.out.line(2, &format!("type {}", set.key));
-        let flags =
-            [("constant", set.flags.constant), ("interval", set.flags.interval), ("timeout", set.flags.timeout)];
+        let elements = element::show(set, &element::kinds(set), elements());
+        self.out.line(1, &format!("{} {name} {{", if set.data.is_some() { "map" } else { "set" }));
+        self.out.line(2, &format!("type {}{to}", set.key));
+        let flags = [
+            ("constant", set.flags.constant),
+            ("interval", set.flags.interval),
+            ("dynamic", set.flags.dynamic),
+            ("timeout", set.flags.timeout),
+        ];
         let flags: Vec<_> = flags.iter().filter(|(_, on)| *on).map(|(flag, _)| *flag).collect();
         if !flags.is_empty() {
             self.out.line(2, &format!("flags {}", flags.join(",")));
         }
         if let Some(timeout) = timeout {
             self.out.line(2, &format!("timeout {timeout}"));
+        }
+        if let Some(interval) = interval {
+            self.out.line(2, &format!("gc-interval {interval}"));
+        }
+        if set.policy == SetPolicy::Memory {
+            self.out.line(2, "policy memory");
+        }
+        if merges(set) {
+            self.out.line(2, "auto-merge");
+        }
+        for state in state {
+            self.out.line(2, &state);
         }
         if let Some(size) = set.size {
             self.out.line(2, &format!("size {size}"));
@@ -250,6 +326,8 @@ impl<'a> Page<'a> {
 
     fn chain(&mut self, chain: &'a Chain) {
         let head = word::name(chain.name.as_str()).map(|_| ()).and_then(|()| match &chain.base {
+            _ if chain.flags.offload => Err("nft(8) syntax is not known for rules in a network card".to_owned()),
+            _ if !chain.extra.attributes().is_empty() => Err("it has what nft(8) has no word for".to_owned()),
             Some(base) => show_base(chain.table.family, base).map(Some),
             None => Ok(None),
         });
@@ -328,6 +406,33 @@ impl<'a> Page<'a> {
             }
         }
     }
+}
+
+/// What the keys of a map lead to, behind the type of the keys: ` : verdict`.
+fn show_to(set: &Set) -> Result<String, String> {
+    Ok(match &set.data {
+        None => String::new(),
+        Some(MapTo::Verdict) => " : verdict".to_owned(),
+        Some(MapTo::Object(kind)) => format!(" : {kind}"),
+        Some(MapTo::Value(to)) if to.0.iter().any(|field| matches!(field, Datatype::Other { .. })) => {
+            return Err("nft(8) syntax is not known for the type of its values".to_owned());
+        }
+        Some(MapTo::Value(to)) => format!(" : {to}"),
+    })
+}
+
+/// Whether nft(8) joins ranges that touch, which it notes in the set's user data.
+fn merges(set: &Set) -> bool {
+    const MERGE_ELEMENTS: u8 = 2;
+    let mut rest = set.extra.user_data().unwrap_or_default();
+    while let [kind, len, tail @ ..] = rest {
+        let Some(value) = tail.get(..usize::from(*len)) else { return false };
+        if *kind == MERGE_ELEMENTS {
+            return value.iter().any(|byte| *byte != 0);
+        }
+        rest = &tail[value.len()..];
+    }
+    false
 }
 
 /// The rules of a chain with their place in it.

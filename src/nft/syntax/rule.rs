@@ -6,12 +6,11 @@
 //! written as its two bounds, equal bytes side by side compared at once, and the byteorder expression that nft 1.0.6 puts
 //! behind a one-byte field in front of an interval set.
 
-use super::field::{Context, Field, Network, Source};
+use super::field::{self, Context, Field, Network, Source};
 use super::value::{self, Kind};
-use super::{Sets, word};
+use super::{Sets, element, word};
 use crate::nft::{
-    BitwiseOp, CmpOp, Data, Expr, Family, Log, MetaKey, PayloadBase, Register, Reject, RejectCode, Rule, SetName,
-    Verdict,
+    BitwiseOp, ByteorderOp, CmpOp, Data, Datatype, Expr, MapTo, PayloadBase, Register, Rule, Set, SetName,
 };
 
 /// The rule in nft(8) syntax, without its comment; or why it has none.
@@ -23,6 +22,8 @@ pub(super) fn show(rule: &Rule, sets: &Sets<'_>) -> Result<String, String> {
         registers: [Slot::Empty; 16],
         values: Vec::new(),
         words: Vec::new(),
+        constants: Vec::new(),
+        worded: Vec::new(),
         neighbour: None,
     };
     reader.read()?;
@@ -44,25 +45,31 @@ enum Slot {
 
 /// A value that was loaded.
 #[derive(Debug, Clone)]
-struct Value {
-    source: Source,
-    width: usize,
-    mask: Option<(Data, Data)>,
+pub(super) struct Value {
+    pub source: Source,
+    pub width: usize,
+    pub mask: Option<(Data, Data)>,
+    /// Whether its bytes were turned around.
+    pub turned: bool,
     used: bool,
 }
 
-struct Reader<'a> {
-    rule: &'a Rule,
-    sets: &'a Sets<'a>,
-    context: Context,
+pub(super) struct Reader<'a> {
+    pub rule: &'a Rule,
+    pub sets: &'a Sets<'a>,
+    pub context: Context,
     registers: [Slot; 16],
     values: Vec<Value>,
-    words: Vec<String>,
+    pub words: Vec<String>,
+    /// What immediates put into registers.
+    pub constants: Vec<Data>,
+    /// What was put into words when it was loaded.
+    worded: Vec<Field>,
     /// The last comparison with bytes of the packet, and how many words there were behind it.
     neighbour: Option<(usize, PayloadBase, u32, u32, CmpOp)>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn read(&mut self) -> Result<(), String> {
         let mut exprs = self.rule.exprs.iter().peekable();
         let mut ended = false;
@@ -75,9 +82,14 @@ impl Reader<'_> {
                     let source = Source::Payload { base: *base, offset: *offset, len: *len };
                     self.load(source, *len as usize, None, *dreg)?;
                 }
-                Expr::Meta { key, dreg } => self.load(Source::Meta(*key), meta_width(*key), None, *dreg)?,
-                Expr::Ct { key, direction, dreg } => self.load(Source::Ct(*key, *direction), 4, None, *dreg)?,
+                Expr::Meta { key, dreg } => self.load(Source::Meta(*key), key.size() as usize, None, *dreg)?,
+                Expr::Ct { key, direction, dreg } => {
+                    let width = field::ct_width(self.rule.table.family, *key)
+                        .ok_or("nft(8) needs to know of which family an address is")?;
+                    self.load(Source::Ct(*key, *direction), width, None, *dreg)?;
+                }
                 Expr::Bitwise { sreg, dreg, len, op } => self.mask(*sreg, *dreg, *len, op)?,
+                Expr::Byteorder { sreg, dreg, op, len, size } => self.turn(*sreg, *dreg, *op, *len, *size)?,
                 Expr::Cmp { op, sreg, data } => {
                     // nft(8) makes two comparisons of one register out of a range.
                     let upper = match (op, exprs.peek()) {
@@ -99,23 +111,28 @@ impl Reader<'_> {
                     self.words.push(text.ok_or("nft(8) has no way to write this range")?);
                 }
                 Expr::Lookup { set, sreg, negated } => self.lookup(set, *sreg, *negated)?,
-                Expr::Immediate { .. } => {
-                    return Err("nft(8) writes a constant only where a statement takes it".to_owned());
+                Expr::VerdictMap { set, sreg } => {
+                    self.verdict_map(set, *sreg)?;
+                    ended = true;
                 }
-                Expr::Verdict(_)
-                | Expr::Counter { .. }
-                | Expr::Log(_)
-                | Expr::Reject(_)
-                | Expr::Masquerade
-                | Expr::Limit { .. } => ended = self.statement(expr)?,
+                Expr::Map { set, sreg, dreg } => self.map(set, *sreg, *dreg)?,
+                Expr::Immediate { dreg, data } => {
+                    self.constants.push(data.clone());
+                    self.load(Source::Constant(self.constants.len() - 1), data.len(), None, *dreg)?;
+                }
+                _ if self.worded(expr)? => {}
+                _ => ended = self.statement(expr)?,
             }
         }
         self.all_used()
     }
 
     /// A load ends the rule when the packet is too short, so one that nothing uses may not vanish, nor move past a statement.
-    fn all_used(&self) -> Result<(), String> {
+    pub(super) fn all_used(&self) -> Result<(), String> {
         match self.values.iter().find(|value| !value.used) {
+            Some(Value { source: Source::Constant(_), .. }) => {
+                Err("nft(8) writes a constant only where a statement takes it".to_owned())
+            }
             Some(value) => {
                 Err(format!("it loads {:?} and does not compare it before the next statement", value.source))
             }
@@ -123,7 +140,13 @@ impl Reader<'_> {
         }
     }
 
-    fn load(&mut self, source: Source, width: usize, mask: Option<(Data, Data)>, dreg: Register) -> Result<(), String> {
+    pub(super) fn load(
+        &mut self,
+        source: Source,
+        width: usize,
+        mask: Option<(Data, Data)>,
+        dreg: Register,
+    ) -> Result<(), String> {
         let (start, slots) = (usize::from(dreg.index()), width.div_ceil(4));
         if width == 0 || start + slots > self.registers.len() {
             return Err(format!("{source:?} of {width} bytes does not fit the registers from {start} on"));
@@ -141,14 +164,14 @@ impl Reader<'_> {
             }
         }
         let value = self.values.len();
-        self.values.push(Value { source, width, mask, used: false });
+        self.values.push(Value { source, width, mask, turned: false, used: false });
         self.registers[start] = Slot::Start(value);
         self.registers[start + 1..start + slots].fill(Slot::Rest(value));
         Ok(())
     }
 
     /// The value that starts in a register. It counts as used from here on.
-    fn take(&mut self, slot: usize) -> Result<Value, String> {
+    pub(super) fn take(&mut self, slot: usize) -> Result<Value, String> {
         let Some(Slot::Start(value)) = self.registers.get(slot).copied() else {
             return Err(format!("it reads register {slot}, where no value starts"));
         };
@@ -157,25 +180,61 @@ impl Reader<'_> {
     }
 
     fn mask(&mut self, sreg: Register, dreg: Register, len: u32, op: &BitwiseOp) -> Result<(), String> {
-        let BitwiseOp::MaskXor { mask, xor } = op;
         let value = self.take(sreg.index().into())?;
-        if value.mask.is_some() {
+        if let (BitwiseOp::ShiftRight(by), Some((mask, xor)), Source::Payload { offset, len, .. }) =
+            (op, &value.mask, value.source)
+            && let Some(field) = self.context.bit_field(value.source, mask.as_bytes())
+            && by.as_bytes() == field.shift(offset, len).to_ne_bytes()
+            && xor.as_bytes().iter().all(|byte| *byte == 0)
+        {
+            // The bits of a field, moved to where they are a number.
+            return self.word(field.text.to_owned(), Kind::Number, value.width, dreg);
+        }
+        if value.mask.is_some() || value.turned {
             return Err("nft(8) has no way to write a mask on a masked value".to_owned());
         }
-        if [len as usize, mask.len(), xor.len()] != [value.width; 3] {
-            return Err(format!("it masks {len} of the {} bytes of {:?}", value.width, value.source));
+        match op {
+            BitwiseOp::MaskXor { mask, xor } => {
+                if [len as usize, mask.len(), xor.len()] != [value.width; 3] {
+                    return Err(format!("it masks {len} of the {} bytes of {:?}", value.width, value.source));
+                }
+                self.load(value.source, value.width, Some((mask.clone(), xor.clone())), dreg)
+            }
+            _ => Err("nft(8) syntax is not known for its shift".to_owned()),
         }
-        self.load(value.source, value.width, Some((mask.clone(), xor.clone())), dreg)
+    }
+
+    /// Takes a value whose bytes are turned around, as nft(8) does with numbers in the machine's byte order before it compares them
+    /// by order.
+    fn turn(&mut self, sreg: Register, dreg: Register, op: ByteorderOp, len: u32, size: u32) -> Result<(), String> {
+        let value = self.take(sreg.index().into())?;
+        let whole = [len as usize, size as usize] == [value.width; 2] && op == ByteorderOp::ToNetwork;
+        let native = self.fields(value.source).next().is_some_and(|field| field.kind.native());
+        if !whole || !native || value.mask.is_some() || value.turned {
+            return Err(format!("nft(8) does not turn the bytes of {:?} around", value.source));
+        }
+        self.load(value.source, value.width, None, dreg)?;
+        if let Some(Slot::Start(index)) = self.registers.get(usize::from(dreg.index())) {
+            self.values[*index].turned = true;
+        }
+        Ok(())
     }
 
     /// The names a value may go by, best first.
-    fn fields(&self, source: Source) -> impl Iterator<Item = Field> + use<> {
-        [self.context.field(source), self.context.raw(source)].into_iter().flatten()
+    pub(super) fn fields(&self, source: Source) -> impl Iterator<Item = Field> + use<> {
+        let worded = match source {
+            Source::Worded(index) => self.worded.get(index).cloned(),
+            _ => None,
+        };
+        [worded, self.context.field(source), self.context.raw(source)].into_iter().flatten()
     }
 
     fn compare(&mut self, sreg: Register, op: CmpOp, data: &Data) -> Result<(), String> {
         let value = self.take(sreg.index().into())?;
         let text = match &value.mask {
+            None if value.turned => {
+                self.fields(value.source).find_map(|field| turned(&field, value.width, op, data.as_bytes()))
+            }
             None => self.fields(value.source).find_map(|field| plain(&field, value.width, op, data.as_bytes())),
             Some((mask, xor)) if data.len() == value.width => {
                 // (x ^ y) == z is x == (y ^ z), which is what nft(8) makes of it. Order has no such rule.
@@ -183,7 +242,8 @@ impl Reader<'_> {
                 let plain_xor = xor.as_bytes().iter().all(|byte| *byte == 0);
                 (plain_xor || matches!(op, CmpOp::Eq | CmpOp::Neq))
                     .then(|| {
-                        self.nibble(value.source, mask.as_bytes(), op, &flipped).or_else(|| {
+                        let bits = || self.bits(value.source, mask.as_bytes(), op, &flipped);
+                        self.nibble(value.source, mask.as_bytes(), op, &flipped).or_else(bits).or_else(|| {
                             self.fields(value.source).find_map(|field| masked(&field, mask.as_bytes(), op, &flipped))
                         })
                     })
@@ -219,6 +279,17 @@ impl Reader<'_> {
         }
     }
 
+    /// Fields that do not start and end at bytes.
+    fn bits(&self, source: Source, mask: &[u8], op: CmpOp, data: &[u8]) -> Option<String> {
+        let field = self.context.bit_field(source, mask)?;
+        let Source::Payload { offset, len, .. } = source else { return None };
+        let (value, shift) = (value::big(data)?, field.shift(offset, len));
+        // Bits of the value outside the mask can never be equal.
+        let inside = value & !value::big(mask)? == 0;
+        let equality = matches!(op, CmpOp::Eq | CmpOp::Neq);
+        (inside && equality).then(|| format!("{}{} {}", field.text, sign(op), value >> shift))
+    }
+
     /// The two halves of the first byte of an IPv4 header have names.
     fn nibble(&self, source: Source, mask: &[u8], op: CmpOp, data: &[u8]) -> Option<String> {
         let first = Source::Payload { base: PayloadBase::Network, offset: 0, len: 1 };
@@ -240,36 +311,64 @@ impl Reader<'_> {
         if value.mask.is_some() || [from.len(), to.len()] != [value.width; 2] || from >= to {
             return None;
         }
-        let field = self.fields(value.source).find(|field| field.kind.ordered())?;
-        let (from, to) = (field.kind.show(from.as_bytes())?, field.kind.show(to.as_bytes())?);
+        let ordered = |field: &Field| field.kind.ordered() || (value.turned && field.kind.native());
+        let field = self.fields(value.source).find(ordered)?;
+        let (from, to) = (field.kind.show_bound(from.as_bytes())?, field.kind.show_bound(to.as_bytes())?);
         self.values[index].used = true;
         Some(format!("{}{} {from}-{to}", field.text, if negated { " !=" } else { "" }))
     }
 
-    fn lookup(&mut self, name: &SetName, sreg: Register, negated: bool) -> Result<(), String> {
-        let set = self.sets.find(&self.rule.table, name).ok_or_else(|| {
-            format!(
-                "the set {} is not in the ruleset, so the length of its key is unknown",
-                word::literal(name.as_str())
-            )
-        })?;
-        let shown_name = word::name(name.as_str())?;
+    /// The set that a rule refers to.
+    pub(super) fn set(&self, name: &SetName) -> Result<&'a Set, String> {
+        self.sets.find(&self.rule.table, name).ok_or_else(|| {
+            let name = word::literal(name.as_str());
+            format!("the set {name} is not in the ruleset, so the length of its key is unknown")
+        })
+    }
+
+    /// A set by its name, or, if it is the rule's own, by its elements.
+    pub(super) fn set_text(&self, set: &Set, kinds: &[Kind]) -> Result<String, String> {
+        if !set.flags.anonymous {
+            return Ok(format!("@{}", word::name(set.name.as_str())?));
+        }
+        let elements = element::show(set, kinds, self.sets.elements(set));
+        if let Some((what, reason)) = elements.unshown.first() {
+            return Err(format!("{what} of its set: {reason}"));
+        }
+        if elements.shown.is_empty() {
+            return Err("nft(8) has no empty set in a rule".to_owned());
+        }
+        Ok(format!("{{ {} }}", elements.shown.join(", ")))
+    }
+
+    /// The key of a look-up: fields that have the types of the set's key; and what they are, by which elements are written.
+    pub(super) fn key(&mut self, set: &Set, sreg: Register) -> Result<(String, Vec<Kind>), String> {
         let mut slot = usize::from(sreg.index());
-        let mut fields = Vec::new();
+        let (mut fields, mut kinds) = (Vec::new(), Vec::new());
         for datatype in &set.key.0 {
             let value = self.take(slot)?;
             slot += value.width.div_ceil(4);
             // A set wants the type that it was declared with, which a field shown by its place does not have.
-            let field = self
-                .context
-                .field(value.source)
-                .filter(|field| field.kind == Kind::of(*datatype) && value.width == datatype.size())
-                .ok_or_else(|| {
-                    format!("nft(8) does not take {:?} here for a key of {}", value.source, datatype.name())
-                })?;
-            if set.flags.interval && matches!(field.kind, Kind::Mark | Kind::IfIndex) {
+            let named = self.fields(value.source).next();
+            let fits = |field: &Field| match datatype {
+                // A number, or text, of any length: what it is, only the field says.
+                Datatype::Other { number: 4, .. } => {
+                    set.flags.anonymous && matches!(field.kind, Kind::Number | Kind::Native)
+                }
+                Datatype::Other { number: 5, .. } => set.flags.anonymous && field.kind == Kind::Text,
+                _ => Kind::of(*datatype) == Some(field.kind),
+            };
+            let field = named.filter(|field| fits(field) && value.width == datatype.size());
+            let field = field.ok_or_else(|| {
+                format!("nft(8) does not take {:?} here for a key of {}", value.source, datatype.name())
+            })?;
+            if set.flags.interval && set.key.0.len() == 1 && field.kind.native() != value.turned {
                 return Err(format!("nft(8) turns the bytes of {} around for a set of ranges", field.text));
             }
+            if set.flags.interval && set.key.0.len() > 1 && field.kind.native() && !value.turned && value.width > 1 {
+                return Err(format!("nft(8) turns the bytes of {} around for a set of ranges", field.text));
+            }
+            kinds.push(field.kind);
             fields.push(match &value.mask {
                 None => field.text,
                 Some((mask, xor)) if xor.as_bytes().iter().all(|byte| *byte == 0) && field.kind.maskable() => {
@@ -282,69 +381,51 @@ impl Reader<'_> {
         if fields.is_empty() {
             return Err("the key of the set has no type".to_owned());
         }
-        self.words.push(format!("{}{} @{shown_name}", fields.join(" . "), if negated { " !=" } else { "" }));
+        Ok((fields.join(" . "), kinds))
+    }
+
+    fn lookup(&mut self, name: &SetName, sreg: Register, negated: bool) -> Result<(), String> {
+        let set = self.set(name)?;
+        if set.data.is_some() {
+            return Err("nft(8) has no way to ask whether a map has a key".to_owned());
+        }
+        let (key, kinds) = self.key(set, sreg)?;
+        let set = self.set_text(set, &kinds)?;
+        self.words.push(format!("{key}{} {set}", if negated { " !=" } else { "" }));
         Ok(())
     }
 
-    /// Shows a statement. Says whether it ends the rule.
-    fn statement(&mut self, expr: &Expr) -> Result<bool, String> {
-        self.all_used()?;
-        let (text, ends) = match expr {
-            Expr::Verdict(verdict) => match verdict {
-                Verdict::Accept => ("accept".to_owned(), true),
-                Verdict::Drop => ("drop".to_owned(), true),
-                Verdict::Return => ("return".to_owned(), true),
-                Verdict::Continue => ("continue".to_owned(), false),
-                Verdict::Jump(chain) => (format!("jump {}", word::name(chain.as_str())?), true),
-                Verdict::Goto(chain) => (format!("goto {}", word::name(chain.as_str())?), true),
-            },
-            Expr::Counter { packets, bytes } => (format!("counter packets {packets} bytes {bytes}"), false),
-            Expr::Log(log) => (show_log(log)?, false),
-            Expr::Reject(reject) => (self.reject(*reject)?, true),
-            Expr::Masquerade if matches!(self.rule.table.family, Family::Inet | Family::Ip | Family::Ip6) => {
-                ("masquerade".to_owned(), true)
-            }
-            Expr::Masquerade => return Err("nft(8) takes masquerade in tables for IPv4 and IPv6 alone".to_owned()),
-            Expr::Limit { rate, seconds, burst, over } => (show_limit(*rate, *seconds, *burst, *over)?, false),
-            other => return Err(format!("nft(8) has no way to write {other:?}")),
-        };
-        self.words.push(text);
-        Ok(ends)
-    }
-
-    fn reject(&self, reject: Reject) -> Result<String, String> {
-        let icmp = matches!(self.rule.table.family, Family::Inet | Family::Bridge | Family::Netdev);
-        match (reject, self.context.network) {
-            (Reject::TcpReset, _) if self.context.transport == Some(6) => Ok("reject with tcp reset".to_owned()),
-            (Reject::TcpReset, _) => Err("nft(8) adds a match of TCP to a reset where the rule has none".to_owned()),
-            (Reject::Icmpx(code), _) if icmp => {
-                let code = match code {
-                    RejectCode::NoRoute => "no-route",
-                    RejectCode::PortUnreachable => "port-unreachable",
-                    RejectCode::HostUnreachable => "host-unreachable",
-                    RejectCode::AdminProhibited => "admin-prohibited",
-                };
-                Ok(format!("reject with icmpx {code}"))
-            }
-            (Reject::Icmpx(_), _) => Err("nft(8) takes icmpx in tables for both families alone".to_owned()),
-            // It reads 255 as "not said" and sends code 0.
-            (Reject::Icmp(255), _) => Err("nft(8) has no way to write a refusal with code 255".to_owned()),
-            (Reject::Icmp(code), Some(Network::Ip)) => Ok(format!("reject with icmp {}", icmp_code(code))),
-            (Reject::Icmp(code), Some(Network::Ip6)) => Ok(format!("reject with icmpv6 {}", icmpv6_code(code))),
-            (Reject::Icmp(_), _) => {
-                Err("nft(8) adds a match of the family to an ICMP refusal where the rule has none".to_owned())
-            }
+    fn verdict_map(&mut self, name: &SetName, sreg: Register) -> Result<(), String> {
+        let set = self.set(name)?;
+        if set.data != Some(MapTo::Verdict) {
+            return Err("it decides by a map that has no verdicts".to_owned());
         }
+        let (key, kinds) = self.key(set, sreg)?;
+        let set = self.set_text(set, &kinds)?;
+        self.all_used()?;
+        self.words.push(format!("{key} vmap {set}"));
+        Ok(())
     }
-}
 
-/// Bytes that a meta expression loads.
-fn meta_width(key: MetaKey) -> usize {
-    match key {
-        MetaKey::NfProto | MetaKey::L4Proto => 1,
-        MetaKey::Protocol => 2,
-        MetaKey::Iif | MetaKey::Oif | MetaKey::Mark | MetaKey::SkUid => 4,
-        MetaKey::IifName | MetaKey::OifName => 16,
+    /// Takes what a map has for a key as a value.
+    fn map(&mut self, name: &SetName, sreg: Register, dreg: Register) -> Result<(), String> {
+        let set = self.set(name)?;
+        let Some(MapTo::Value(to)) = &set.data else { return Err("it loads from a set that has no values".to_owned()) };
+        let (key, kinds) = self.key(set, sreg)?;
+        let text = format!("{key} map {}", self.set_text(set, &kinds)?);
+        let kind = match to.0.as_slice() {
+            [single] => Kind::of(*single),
+            // Named by who takes it apart.
+            _ => Some(Kind::Bits),
+        };
+        let kind = kind.ok_or_else(|| format!("nft(8) syntax is not known for values of {to}"))?;
+        self.word(text, kind, to.len(), dreg)
+    }
+
+    /// Takes what was put into words as the value of a register.
+    pub(super) fn word(&mut self, text: String, kind: Kind, width: usize, dreg: Register) -> Result<(), String> {
+        self.worded.push(Field { text, kind });
+        self.load(Source::Worded(self.worded.len() - 1), width, None, dreg)
     }
 }
 
@@ -363,12 +444,21 @@ fn sign(op: CmpOp) -> &'static str {
 /// `field value`, `field != value`, `field < value`.
 fn plain(field: &Field, width: usize, op: CmpOp, data: &[u8]) -> Option<String> {
     let equality = matches!(op, CmpOp::Eq | CmpOp::Neq);
-    if !(equality || field.kind.ordered()) || (data.len() != width && field.kind != Kind::IfName) {
+    // One byte has no order to turn around.
+    let ordered = field.kind.ordered() || (field.kind == Kind::Native && width == 1);
+    if !(equality || ordered) || (data.len() != width && field.kind != Kind::IfName) {
         return None;
     }
     // Left unsaid, equality with bits would be read as "any of them".
     let sign = if op == CmpOp::Eq && field.kind.flags().is_some() { " ==" } else { sign(op) };
     Some(format!("{}{sign} {}", field.text, field.kind.show(data)?))
+}
+
+/// `field < value`, of a field whose bytes were turned around for it.
+fn turned(field: &Field, width: usize, op: CmpOp, data: &[u8]) -> Option<String> {
+    let order = matches!(op, CmpOp::Lt | CmpOp::Lte | CmpOp::Gt | CmpOp::Gte);
+    (order && data.len() == width).then_some(())?;
+    Some(format!("{}{} {}", field.text, sign(op), field.kind.show_bound(data)?))
 }
 
 /// `field & mask == value`, or shorter where nft(8) has a shorter form for the same expressions.
@@ -393,59 +483,4 @@ fn masked(field: &Field, mask: &[u8], op: CmpOp, data: &[u8]) -> Option<String> 
     let sign = if op == CmpOp::Eq { " ==" } else { sign(op) };
     let (mask, data) = (field.kind.show_masked(mask)?, field.kind.show_masked(data)?);
     Some(format!("{} & {mask}{sign} {data}", field.text))
-}
-
-fn show_log(log: &Log) -> Result<String, String> {
-    let mut text = "log".to_owned();
-    if let Some(prefix) = &log.prefix {
-        text += &format!(" prefix {}", word::log_prefix(prefix)?);
-    }
-    text += &format!(" group {}", log.group);
-    if let Some(snaplen) = log.snaplen {
-        text += &format!(" snaplen {snaplen}");
-    }
-    if let Some(threshold) = log.queue_threshold {
-        text += &format!(" queue-threshold {threshold}");
-    }
-    Ok(text)
-}
-
-fn show_limit(rate: u64, seconds: u64, burst: u32, over: bool) -> Result<String, String> {
-    let unit = match seconds {
-        1 => "second",
-        60 => "minute",
-        3_600 => "hour",
-        86_400 => "day",
-        604_800 => "week",
-        other => return Err(format!("nft(8) has no word for a limit per {other} seconds")),
-    };
-    if burst == 0 {
-        return Err("nft(8) takes no limit with a burst of 0".to_owned());
-    }
-    Ok(format!("limit rate {}{rate}/{unit} burst {burst} packets", if over { "over " } else { "" }))
-}
-
-fn icmp_code(code: u8) -> String {
-    match code {
-        0 => "net-unreachable".to_owned(),
-        1 => "host-unreachable".to_owned(),
-        2 => "prot-unreachable".to_owned(),
-        3 => "port-unreachable".to_owned(),
-        9 => "net-prohibited".to_owned(),
-        10 => "host-prohibited".to_owned(),
-        13 => "admin-prohibited".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-fn icmpv6_code(code: u8) -> String {
-    match code {
-        0 => "no-route".to_owned(),
-        1 => "admin-prohibited".to_owned(),
-        3 => "addr-unreachable".to_owned(),
-        4 => "port-unreachable".to_owned(),
-        5 => "policy-fail".to_owned(),
-        6 => "reject-route".to_owned(),
-        other => other.to_string(),
-    }
 }

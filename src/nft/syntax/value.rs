@@ -26,6 +26,18 @@ pub(super) enum Kind {
     CtStatus,
     TcpFlags,
     Icmpv6Type,
+    /// Whether something is there, as one byte.
+    Exists,
+    /// A number in the machine's byte order, written in decimal.
+    Native,
+    /// Class of a queueing discipline.
+    Class,
+    /// Milliseconds in the machine's byte order.
+    Time,
+    /// A name with zeros behind it.
+    Text,
+    /// Type of an address in the routing tables.
+    AddrType,
     /// A number of the packet, written in decimal.
     Number,
     /// Bits of the packet, or a field that has no name: written in hexadecimal.
@@ -50,8 +62,8 @@ const TCP_FLAGS: &[(u32, &str)] =
 
 impl Kind {
     /// The kind that a set's datatype stands for.
-    pub(super) fn of(datatype: Datatype) -> Kind {
-        match datatype {
+    pub(super) fn of(datatype: Datatype) -> Option<Kind> {
+        Some(match datatype {
             Datatype::Ipv4Addr => Kind::Ipv4,
             Datatype::Ipv6Addr => Kind::Ipv6,
             Datatype::EtherAddr => Kind::Ether,
@@ -59,7 +71,33 @@ impl Kind {
             Datatype::InetService => Kind::Port,
             Datatype::Mark => Kind::Mark,
             Datatype::IfaceIndex => Kind::IfIndex,
-        }
+            Datatype::NfProto => Kind::NfProto,
+            Datatype::EtherType => Kind::EtherType,
+            Datatype::Uid | Datatype::Gid => Kind::Uid,
+            Datatype::IfName => Kind::IfName,
+            Datatype::CtState => Kind::CtState,
+            Datatype::CtStatus => Kind::CtStatus,
+            Datatype::TcpFlag => Kind::TcpFlags,
+            Datatype::Icmpv6Type => Kind::Icmpv6Type,
+            Datatype::ClassId => Kind::Class,
+            Datatype::FibAddrType => Kind::AddrType,
+            Datatype::IcmpType
+            | Datatype::IcmpCode
+            | Datatype::Icmpv6Code
+            | Datatype::IgmpType
+            | Datatype::ArpOp
+            | Datatype::MhType
+            | Datatype::DccpPktType
+            | Datatype::Dscp
+            | Datatype::Ecn => Kind::Number,
+            Datatype::IfaceType
+            | Datatype::DevGroup
+            | Datatype::CtDir
+            | Datatype::PktType
+            | Datatype::Realm
+            | Datatype::Day => Kind::Native,
+            _ => return None,
+        })
     }
 
     /// Whether nft(8) compares values of this kind by order without turning their bytes around first.
@@ -67,9 +105,27 @@ impl Kind {
         matches!(self, Kind::Ipv4 | Kind::Ipv6 | Kind::Port | Kind::Number | Kind::Bits)
     }
 
+    /// Whether values are kept in the machine's byte order: nft(8) turns them around to compare by order.
+    pub(super) fn native(self) -> bool {
+        matches!(
+            self,
+            Kind::Mark
+                | Kind::Uid
+                | Kind::IfIndex
+                | Kind::CtState
+                | Kind::CtStatus
+                | Kind::Native
+                | Kind::Class
+                | Kind::Time
+                | Kind::AddrType
+        )
+    }
+
     /// Whether nft(8) takes a mask on values of this kind.
     pub(super) fn maskable(self) -> bool {
-        self.ordered() || self.flags().is_some() || matches!(self, Kind::Mark | Kind::Uid | Kind::IfIndex)
+        self.ordered()
+            || self.flags().is_some()
+            || matches!(self, Kind::Mark | Kind::Uid | Kind::IfIndex | Kind::Native | Kind::Class)
     }
 
     /// Names of the bits, for the kinds that are bits. nft(8) reads a bare value of such a kind as "any of these bits".
@@ -160,6 +216,35 @@ impl Kind {
                 137 => "nd-redirect".to_owned(),
                 other => other.to_string(),
             },
+            Kind::Exists => match native_wide(bytes)? {
+                0 => "missing".to_owned(),
+                1 => "exists".to_owned(),
+                _ => return None,
+            },
+            Kind::Native => native_wide(bytes)?.to_string(),
+            Kind::Class => match native(bytes)? {
+                0 => "none".to_owned(),
+                class => format!("{:x}:{:x}", class >> 16, class & 0xffff),
+            },
+            Kind::Time => super::element::show_time(std::time::Duration::from_millis(native_wide(bytes)?)).ok()?,
+            Kind::Text => {
+                let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+                let (text, zeros) = bytes.split_at(end);
+                let text = std::str::from_utf8(text).ok().filter(|text| !text.is_empty())?;
+                zeros.iter().all(|byte| *byte == 0).then(|| word::quoted(text).ok())??
+            }
+            Kind::AddrType => match native(bytes)? {
+                0 => "unspec".to_owned(),
+                1 => "unicast".to_owned(),
+                2 => "local".to_owned(),
+                3 => "broadcast".to_owned(),
+                4 => "anycast".to_owned(),
+                5 => "multicast".to_owned(),
+                6 => "blackhole".to_owned(),
+                7 => "unreachable".to_owned(),
+                8 => "prohibit".to_owned(),
+                other => other.to_string(),
+            },
             Kind::Number => big(bytes)?.to_string(),
             Kind::Bits => format!("0x{:x}", big(bytes)?),
         })
@@ -187,6 +272,7 @@ impl Kind {
         match self {
             Kind::Mark => Some(format!("0x{:08x}", u32::from_be_bytes(bytes.try_into().ok()?))),
             Kind::IfIndex => index_number(u32::from_be_bytes(bytes.try_into().ok()?)),
+            kind if kind.native() => kind.show(&bytes.iter().rev().copied().collect::<Vec<_>>()),
             Kind::Proto => one(bytes).map(|number| number.to_string()),
             _ => self.show(bytes),
         }
@@ -216,6 +302,16 @@ fn index_number(index: u32) -> Option<String> {
 /// Rust writes `::ffff:a.b.c.d` and so does nft(8), but nft(8) writes `::a.b.c.d` for others of those too: either is read.
 fn ipv6(octets: [u8; 16]) -> String {
     Ipv6Addr::from(octets).to_string()
+}
+
+/// A number of up to eight bytes in the machine's order.
+fn native_wide(bytes: &[u8]) -> Option<u64> {
+    Some(match bytes {
+        [byte] => u64::from(*byte),
+        [a, b] => u64::from(u16::from_ne_bytes([*a, *b])),
+        [a, b, c, d] => u64::from(u32::from_ne_bytes([*a, *b, *c, *d])),
+        _ => u64::from_ne_bytes(bytes.try_into().ok()?),
+    })
 }
 
 /// One byte, or four in the machine's order.

@@ -9,11 +9,14 @@
 
 mod decode;
 mod encode;
+mod layout;
 mod request;
 #[cfg(test)]
 mod tests;
+mod user_data;
 
-pub use decode::{decode, generation};
+pub(crate) use decode::is_commit;
+pub use decode::{Author, change, commit, decode, generation, handle};
 pub(crate) use encode::encode_from;
 pub use encode::{Batch, EncodeError, Part, encode};
 pub(crate) use request::Request;
@@ -45,12 +48,25 @@ enum Kind {
     DelSetElem = 14,
     NewGen = 15,
     GetGen = 16,
+    NewObject = 18,
+    GetObject = 19,
+    DelObject = 20,
+    GetObjectReset = 21,
+    NewFlowtable = 22,
+    GetFlowtable = 23,
+    DelFlowtable = 24,
+    // Linux 6.2.
+    GetRuleReset = 25,
     // Linux 6.3: delete what need not be there.
     DestroyTable = 26,
     DestroyChain = 27,
     DestroyRule = 28,
     DestroySet = 29,
     DestroySetElem = 30,
+    DestroyObject = 31,
+    DestroyFlowtable = 32,
+    // Linux 6.5.
+    GetSetElemReset = 33,
 }
 
 impl Kind {
@@ -67,6 +83,8 @@ mod flag {
     pub const EXCL: u16 = 0x200;
     pub const CREATE: u16 = 0x400;
     pub const APPEND: u16 = 0x800;
+    pub const REPLACE: u16 = 0x100;
+    pub const ECHO: u16 = 8;
 }
 
 /// `enum nft_table_flags`. The headers of Debian 12 do not know `NFT_TABLE_F_PERSIST` yet.
@@ -76,8 +94,44 @@ mod table_flag {
     pub const PERSIST: u32 = 4;
 }
 
+/// `enum nft_chain_flags`.
+mod chain_flag {
+    pub const BASE: u32 = 1;
+    pub const OFFLOAD: u32 = 2;
+    pub const BINDING: u32 = 4;
+}
+
+/// `enum nft_flowtable_flags`.
+mod flowtable_flag {
+    pub const OFFLOAD: u32 = 1;
+    pub const COUNTER: u32 = 2;
+}
+
+/// `enum nft_dynset_flags`.
+mod dynset_flag {
+    pub const NEGATED: u32 = 1;
+    pub const EXPRESSIONS: u32 = 2;
+}
+
+/// `enum nft_quota_flags`.
+mod quota_flag {
+    pub const OVER: u32 = 1;
+    pub const DEPLETED: u32 = 2;
+}
+
+/// `NFT_DATA_VERDICT`: the type of what a verdict map leads to.
+const DATA_VERDICT: u32 = 0xffff_ff00;
+
+/// How deep expressions may stand in one another. The kernel's go one deep.
+const MAX_NESTING: usize = 2;
+
 /// `enum nft_set_flags`.
 mod set_flag {
+    pub const ANONYMOUS: u32 = 1;
+    pub const MAP: u32 = 8;
+    pub const EVAL: u32 = 0x20;
+    pub const OBJECT: u32 = 0x40;
+    pub const EXPR: u32 = 0x100;
     pub const CONSTANT: u32 = 2;
     pub const INTERVAL: u32 = 4;
     pub const TIMEOUT: u32 = 0x10;
@@ -87,20 +141,14 @@ mod set_flag {
 /// `NFT_SET_ELEM_INTERVAL_END`.
 const ELEMENT_INTERVAL_END: u32 = 1;
 
+/// `NFT_SET_ELEM_CATCHALL`.
+const ELEMENT_CATCH_ALL: u32 = 2;
+
 /// `NFT_LIMIT_F_INV`.
 const LIMIT_OVER: u32 = 1;
 
 /// `NFT_LOOKUP_F_INV`.
 const LOOKUP_NEGATED: u32 = 1;
-
-/// Type of the comment in the user data of a table, chain, rule or element.
-///
-/// nft(8) keeps what the kernel has no attribute for in opaque user data, as type, length, value with one byte each
-/// for the first two. `libnftnl/udata.h`.
-const UDATA_COMMENT: u8 = 0;
-/// The same of a set, where 0 is the byte order of the key.
-const UDATA_SET_COMMENT: u8 = 7;
-const UDATA_SET_KEY_BYTE_ORDER: u8 = 0;
 
 /// Numbers that stand for hooks, which depend on the family of the table.
 mod hook {

@@ -1,7 +1,7 @@
 //! Questions to the kernel: single objects, dumps and the generation.
 
 use super::{GENERIC_LEN, Kind, flag};
-use crate::nft::{Family, SetName, TableId};
+use crate::nft::{ChainName, Family, SetName, TableId};
 use crate::wire::netlink::HEADER_LEN;
 
 /// A question, as bytes that lack just their sequence number.
@@ -61,6 +61,39 @@ impl Request {
     /// Every set, or those of one table.
     pub fn sets(table: Option<&TableId>) -> Self {
         let request = Self::new(Kind::GetSet, table.map(|id| id.family), flag::DUMP);
+        table.map_or(request.clone(), |id| request.text(1, id.name.as_str()))
+    }
+
+    /// Every stateful object. Kernels filter by table, or not at all.
+    pub fn objects(table: Option<&TableId>) -> Self {
+        let request = Self::new(Kind::GetObject, table.map(|id| id.family), flag::DUMP);
+        table.map_or(request.clone(), |id| request.text(1, id.name.as_str()))
+    }
+
+    /// Every stateful object of a table, whose counts start anew.
+    pub fn objects_reset(table: &TableId) -> Self {
+        Self::new(Kind::GetObjectReset, Some(table.family), flag::DUMP).text(1, table.name.as_str())
+    }
+
+    /// Every rule of a table, whose counters start anew.
+    pub fn rules_reset(table: &TableId) -> Self {
+        Self::new(Kind::GetRuleReset, Some(table.family), flag::DUMP).text(1, table.name.as_str())
+    }
+
+    /// Every element of a set, whose counters start anew.
+    pub fn elements_reset(table: &TableId, set: &SetName) -> Self {
+        let request = Self::new(Kind::GetSetElemReset, Some(table.family), flag::DUMP);
+        request.text(1, table.name.as_str()).text(2, set.as_str())
+    }
+
+    /// One chain.
+    pub fn chain(table: &TableId, chain: &ChainName) -> Self {
+        Self::new(Kind::GetChain, Some(table.family), 0).text(1, table.name.as_str()).text(3, chain.as_str())
+    }
+
+    /// Every flowtable.
+    pub fn flowtables(table: Option<&TableId>) -> Self {
+        let request = Self::new(Kind::GetFlowtable, table.map(|id| id.family), flag::DUMP);
         table.map_or(request.clone(), |id| request.text(1, id.name.as_str()))
     }
 

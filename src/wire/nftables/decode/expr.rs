@@ -1,95 +1,26 @@
-//! Expressions. What this crate has no word for is an error that names it: a rule that was read in part would say
+//! Expressions. What this crate has no word for stays as the kernel spelled it: a rule that was read in part would say
 //! something else than the kernel does.
 
+use std::time::Duration;
+
+use super::fields::{Fields, byte, number, register, short, text, wide};
+use super::{missing, unknown};
 use crate::nft::{
-    BitwiseOp, ChainName, CmpOp, CtDirection, CtKey, Data, Expr, Log, MetaKey, PayloadBase, Register, Reject,
-    RejectCode, SetName, Verdict,
+    BitwiseOp, ByteorderOp, Bytes, ChainName, Checksum, CmpOp, CtDirection, CtKey, Dynset, DynsetOp, Expr, ExthdrOp,
+    Family, FibFlags, FibResult, FlowtableName, Hash, Limit, Log, LogFlags, LogLevel, MetaKey, Nat, NatFlags, NatKind,
+    NatPorts, NumgenKind, ObjectName, ObjectType, PayloadBase, QueueFlags, QueueNumber, Quota, RegisterRange, Reject,
+    RejectCode, RtKey, SetName, SocketKey, Synproxy, Syslog, TunnelKey, TunnelMode, Verdict, XfrmDirection, XfrmKey,
+    Xt,
 };
-use crate::wire::netlink::{Attribute, Attributes, DecodeError};
-use crate::wire::nftables::{LIMIT_OVER, LOOKUP_NEGATED};
-
-use super::{missing, name, unknown};
-
-/// The attributes of an expression, by number.
-struct Parts<'a, const N: usize> {
-    slots: [Option<Attribute<'a>>; N],
-    what: &'static str,
-    offset: usize,
-}
-
-impl<'a, const N: usize> Parts<'a, N> {
-    /// Takes attributes with numbers below `N`. One at or past it is unknown here, and what it means with it.
-    fn read(what: &'static str, data: Option<Attribute<'a>>, offset: usize) -> Result<Self, DecodeError> {
-        let mut slots = [None; N];
-        let attributes = data.map_or(Attributes::new(&[], offset), |data| data.nested());
-        for attribute in attributes {
-            let attribute = attribute?;
-            match slots.get_mut(usize::from(attribute.kind)) {
-                Some(slot) => *slot = Some(attribute),
-                None => return Err(unknown(what, attribute.offset, format!("attribute {}", attribute.kind))),
-            }
-        }
-        Ok(Self { slots, what, offset })
-    }
-
-    /// Refuses attributes that exist, and that this crate has no field for.
-    fn without(self, kinds: &[usize]) -> Result<Self, DecodeError> {
-        match kinds.iter().find_map(|kind| self.slots[*kind]) {
-            Some(attribute) => Err(unknown(self.what, attribute.offset, format!("attribute {}", attribute.kind))),
-            None => Ok(self),
-        }
-    }
-
-    fn need(&self, kind: usize) -> Result<Attribute<'a>, DecodeError> {
-        self.slots[kind].ok_or_else(|| missing(self.what, self.offset, format!("attribute {kind}")))
-    }
-
-    fn number(&self, kind: usize) -> Result<u32, DecodeError> {
-        self.need(kind)?.be32(self.what)
-    }
-
-    fn number_or(&self, kind: usize, default: u32) -> Result<u32, DecodeError> {
-        self.slots[kind].map_or(Ok(default), |attribute| attribute.be32(self.what))
-    }
-
-    fn register(&self, kind: usize) -> Result<Register, DecodeError> {
-        let attribute = self.need(kind)?;
-        let number = attribute.be32(self.what)?;
-        Register::from_wire(number).ok_or_else(|| unknown(self.what, attribute.offset, format!("register {number}")))
-    }
-
-    fn value(&self, kind: usize) -> Result<Data, DecodeError> {
-        value(self.what, self.need(kind)?)
-    }
-
-    /// A number that stands for one of several things.
-    fn one_of<T>(&self, kind: usize, choices: impl FnOnce(u32) -> Option<T>) -> Result<T, DecodeError> {
-        let number = self.number(kind)?;
-        choices(number).ok_or_else(|| unknown(self.what, self.need(kind).map_or(0, |a| a.offset), number.to_string()))
-    }
-}
-
-/// `NFTA_DATA_VALUE` in its nest.
-pub(super) fn value(what: &'static str, nest: Attribute<'_>) -> Result<Data, DecodeError> {
-    let mut data = None;
-    for attribute in nest.nested() {
-        let attribute = attribute?;
-        match attribute.kind {
-            1 => {
-                let bytes = attribute.payload;
-                let fits = Data::new(bytes);
-                data = Some(
-                    fits.map_err(|error| DecodeError::new(what, attribute.offset, "64 bytes", error.to_string()))?,
-                );
-            }
-            kind => return Err(unknown(what, attribute.offset, format!("data attribute {kind}"))),
-        }
-    }
-    data.ok_or_else(|| missing(what, nest.offset, "a value"))
-}
+use crate::wire::netlink::{Attribute, DecodeError};
+use crate::wire::nftables::{LIMIT_OVER, LOOKUP_NEGATED, MAX_NESTING, dynset_flag, quota_flag};
 
 /// One list element: a name, and attributes that mean what the name says.
 pub(super) fn decode(item: Attribute<'_>) -> Result<Expr, DecodeError> {
+    decode_at(item, 0)
+}
+
+fn decode_at(item: Attribute<'_>, depth: usize) -> Result<Expr, DecodeError> {
     let (mut expression, mut data) = (None, None);
     for attribute in item.nested() {
         let attribute = attribute?;
@@ -99,203 +30,463 @@ pub(super) fn decode(item: Attribute<'_>) -> Result<Expr, DecodeError> {
             kind => return Err(unknown("expression", attribute.offset, format!("attribute {kind}"))),
         }
     }
-    let at = item.offset;
-    match expression {
-        Some("payload") => {
-            // From 5 on: writing to the packet.
-            let parts = Parts::<5>::read("payload expression", data, at)?;
-            Ok(Expr::Payload {
-                dreg: parts.register(1)?,
-                base: parts.one_of(2, |base| match base {
-                    0 => Some(PayloadBase::LinkLayer),
-                    1 => Some(PayloadBase::Network),
-                    2 => Some(PayloadBase::Transport),
-                    _ => None,
-                })?,
-                offset: parts.number(3)?,
-                len: parts.number(4)?,
-            })
-        }
-        Some("meta") => {
-            // 3: setting it.
-            let parts = Parts::<3>::read("meta expression", data, at)?;
-            Ok(Expr::Meta { dreg: parts.register(1)?, key: parts.one_of(2, meta_key)? })
-        }
-        Some("ct") => {
-            let parts = Parts::<4>::read("ct expression", data, at)?;
-            let direction = match parts.slots[3] {
-                None => None,
-                Some(attribute) => Some(match attribute.u8("ct direction")? {
-                    0 => CtDirection::Original,
-                    1 => CtDirection::Reply,
-                    other => return Err(unknown("ct direction", attribute.offset, other.to_string())),
-                }),
-            };
-            let key = parts.one_of(2, |key| match key {
-                0 => Some(CtKey::State),
-                2 => Some(CtKey::Status),
-                _ => None,
-            })?;
-            Ok(Expr::Ct { key, direction, dreg: parts.register(1)? })
-        }
-        Some("cmp") => {
-            let parts = Parts::<4>::read("cmp expression", data, at)?;
-            let op = parts.one_of(2, |op| match op {
-                0 => Some(CmpOp::Eq),
-                1 => Some(CmpOp::Neq),
-                2 => Some(CmpOp::Lt),
-                3 => Some(CmpOp::Lte),
-                4 => Some(CmpOp::Gt),
-                5 => Some(CmpOp::Gte),
-                _ => None,
-            })?;
-            Ok(Expr::Cmp { op, sreg: parts.register(1)?, data: parts.value(3)? })
-        }
-        Some("range") => {
-            let parts = Parts::<5>::read("range expression", data, at)?;
-            let negated = parts.one_of(2, |op| match op {
-                0 => Some(false),
-                1 => Some(true),
-                _ => None,
-            })?;
-            Ok(Expr::Range { negated, sreg: parts.register(1)?, from: parts.value(3)?, to: parts.value(4)? })
-        }
-        Some("bitwise") => {
-            let parts = Parts::<7>::read("bitwise expression", data, at)?;
-            match parts.number_or(6, 0)? {
-                0 => {}
-                // Shifts, and since Linux 6.13 the operations on two registers.
-                other => return Err(unknown("bitwise expression", at, format!("operation {other}"))),
-            }
-            Ok(Expr::Bitwise {
-                sreg: parts.register(1)?,
-                dreg: parts.register(2)?,
-                len: parts.number(3)?,
-                op: BitwiseOp::MaskXor { mask: parts.value(4)?, xor: parts.value(5)? },
-            })
-        }
-        Some("lookup") => {
-            // 3: the destination of a map. 4: number of a set within a transaction.
-            let parts = Parts::<6>::read("lookup expression", data, at)?.without(&[3, 4])?;
-            let flags = parts.number_or(5, 0)?;
-            if flags & !LOOKUP_NEGATED != 0 {
-                return Err(unknown("lookup expression", at, format!("flags {flags:#x}")));
-            }
-            let set = parts.need(1)?;
-            Ok(Expr::Lookup {
-                set: name(SetName::new, "set name", set)?,
-                sreg: parts.register(2)?,
-                negated: flags & LOOKUP_NEGATED != 0,
-            })
-        }
-        Some("immediate") => {
-            let parts = Parts::<3>::read("immediate expression", data, at)?;
-            match parts.number(1)? {
-                0 => verdict(parts.need(2)?).map(Expr::Verdict),
-                _ => Ok(Expr::Immediate { dreg: parts.register(1)?, data: parts.value(2)? }),
-            }
-        }
-        Some("counter") => {
-            let parts = Parts::<4>::read("counter expression", data, at)?;
-            Ok(Expr::Counter {
-                bytes: parts.need(1)?.be64("counter bytes")?,
-                packets: parts.need(2)?.be64("counter packets")?,
-            })
-        }
-        Some("log") => {
-            // 5 and 6: level and flags, of a log statement that goes to the kernel log instead.
-            let parts = Parts::<5>::read("log expression", data, at)?;
-            Ok(Expr::Log(Log {
-                group: parts.need(1)?.be16("log group")?,
-                prefix: parts.slots[2].map(|text| text.text("log prefix").map(str::to_owned)).transpose()?,
-                snaplen: parts.slots[3].map(|number| number.be32("log snaplen")).transpose()?,
-                queue_threshold: parts.slots[4].map(|number| number.be16("log queue threshold")).transpose()?,
-            }))
-        }
-        Some("reject") => {
-            let parts = Parts::<3>::read("reject expression", data, at)?;
-            let code = |what| parts.need(2).and_then(|code| code.u8(what).map(|number| (number, code.offset)));
-            match parts.number(1)? {
-                0 => Ok(Expr::Reject(Reject::Icmp(code("ICMP code")?.0))),
-                1 => Ok(Expr::Reject(Reject::TcpReset)),
-                2 => Ok(Expr::Reject(Reject::Icmpx(match code("ICMPX code")? {
-                    (0, _) => RejectCode::NoRoute,
-                    (1, _) => RejectCode::PortUnreachable,
-                    (2, _) => RejectCode::HostUnreachable,
-                    (3, _) => RejectCode::AdminProhibited,
-                    (other, offset) => return Err(unknown("ICMPX code", offset, other.to_string())),
-                }))),
-                other => Err(unknown("reject expression", at, format!("type {other}"))),
-            }
-        }
-        // Flags and ports are attributes, of which this crate writes none.
-        Some("masq") => Parts::<1>::read("masq expression", data, at).map(|_| Expr::Masquerade),
-        Some("limit") => {
-            let parts = Parts::<7>::read("limit expression", data, at)?;
-            match parts.number_or(4, 0)? {
-                0 => {}
-                other => return Err(unknown("limit expression", at, format!("type {other}"))),
-            }
-            let flags = parts.number_or(5, 0)?;
-            if flags & !LIMIT_OVER != 0 {
-                return Err(unknown("limit expression", at, format!("flags {flags:#x}")));
-            }
-            Ok(Expr::Limit {
-                rate: parts.need(1)?.be64("limit rate")?,
-                seconds: parts.need(2)?.be64("limit unit")?,
-                burst: parts.number_or(3, 0)?,
-                over: flags & LIMIT_OVER != 0,
-            })
-        }
-        Some(other) => Err(unknown("expression", at, format!("`{}`", other.escape_debug()))),
-        None => Err(missing("expression", at, "a name")),
-    }
+    let name = expression.ok_or_else(|| missing("expression", item.offset, "a name"))?;
+    Ok(typed(name, data, depth)
+        .unwrap_or_else(|| Expr::Raw { name: name.to_owned(), data: data.map(|data| Bytes(data.payload.to_vec())) }))
 }
 
-fn verdict(nest: Attribute<'_>) -> Result<Verdict, DecodeError> {
-    const WHAT: &str = "verdict";
-    let (mut code, mut chain) = (None, None);
-    for outer in nest.nested() {
-        let outer = outer?;
-        if outer.kind != 2 {
-            return Err(unknown(WHAT, outer.offset, format!("data attribute {}", outer.kind)));
-        }
-        for attribute in outer.nested() {
-            let attribute = attribute?;
-            match attribute.kind {
-                1 => code = Some(attribute.be32(WHAT)? as i32),
-                2 => chain = Some(attribute),
-                kind => return Err(unknown(WHAT, attribute.offset, format!("attribute {kind}"))),
-            }
-        }
-    }
-    let target = || match chain {
-        Some(chain) => name(ChainName::new, "chain name", chain),
-        None => Err(missing(WHAT, nest.offset, "a chain")),
+/// The expression, if its type can say all that the attributes do.
+fn typed(name: &str, data: Option<Attribute<'_>>, depth: usize) -> Option<Expr> {
+    let Some(data) = data else {
+        return match name {
+            "notrack" => Some(Expr::Notrack),
+            "masq" => Some(Expr::Masquerade(NatPorts::default())),
+            "redir" => Some(Expr::Redirect(NatPorts::default())),
+            _ => None,
+        };
     };
-    match code {
-        Some(0) => Ok(Verdict::Drop),
-        Some(1) => Ok(Verdict::Accept),
-        Some(-1) => Ok(Verdict::Continue),
-        Some(-3) => target().map(Verdict::Jump),
-        Some(-4) => target().map(Verdict::Goto),
-        Some(-5) => Ok(Verdict::Return),
-        Some(other) => Err(unknown(WHAT, nest.offset, format!("code {other}"))),
-        None => Err(missing(WHAT, nest.offset, "a code")),
+    match name {
+        "payload" => payload(data),
+        "meta" => meta(data),
+        "ct" => ct(data),
+        "rt" => {
+            let mut fields = Fields::<3>::nested(data)?;
+            let expr = Expr::Rt { dreg: fields.register(1)?, key: RtKey::from_wire(fields.number(2)?)? };
+            fields.all(expr)
+        }
+        "socket" => {
+            let mut fields = Fields::<4>::nested(data)?;
+            let key = SocketKey::from_wire(fields.number(1)?)?;
+            let expr = Expr::Socket { key, dreg: fields.register(2)?, level: fields.maybe(3, number)? };
+            fields.all(expr)
+        }
+        "fib" => {
+            let mut fields = Fields::<4>::nested(data)?;
+            let result = FibResult::from_wire(fields.number(2)?)?;
+            let expr = Expr::Fib { dreg: fields.register(1)?, result, flags: FibFlags(fields.number(3)?) };
+            fields.all(expr)
+        }
+        "exthdr" => exthdr(data),
+        "hash" => hash(data),
+        "numgen" => {
+            let mut fields = Fields::<5>::nested(data)?;
+            let expr = Expr::Numgen {
+                dreg: fields.register(1)?,
+                modulus: fields.number(2)?,
+                kind: NumgenKind::from_wire(fields.number(3)?)?,
+                offset: fields.number_or(4, 0)?,
+            };
+            fields.all(expr)
+        }
+        "osf" => {
+            let mut fields = Fields::<4>::nested(data)?;
+            let ttl = fields.maybe(2, byte)?.unwrap_or(0);
+            let expr = Expr::Osf { dreg: fields.register(1)?, ttl, flags: fields.number_or(3, 0)? };
+            fields.all(expr)
+        }
+        "tunnel" => {
+            let mut fields = Fields::<4>::nested(data)?;
+            let expr = Expr::Tunnel {
+                key: TunnelKey::from_wire(fields.number(1)?)?,
+                dreg: fields.register(2)?,
+                mode: TunnelMode::from_wire(fields.number_or(3, 0)?)?,
+            };
+            fields.all(expr)
+        }
+        "xfrm" => {
+            let mut fields = Fields::<5>::nested(data)?;
+            let expr = Expr::Xfrm {
+                dreg: fields.register(1)?,
+                key: XfrmKey::from_wire(fields.number(2)?)?,
+                direction: XfrmDirection::from_wire(fields.byte(3)?.into())?,
+                spnum: fields.number_or(4, 0)?,
+            };
+            fields.all(expr)
+        }
+        "cmp" => {
+            let mut fields = Fields::<4>::nested(data)?;
+            let op = CmpOp::from_wire(fields.number(2)?)?;
+            let expr = Expr::Cmp { sreg: fields.register(1)?, op, data: fields.data(3)? };
+            fields.all(expr)
+        }
+        "range" => {
+            let mut fields = Fields::<5>::nested(data)?;
+            let negated = flag(fields.number(2)?)?;
+            let (sreg, from, to) = (fields.register(1)?, fields.data(3)?, fields.data(4)?);
+            fields.all(Expr::Range { negated, sreg, from, to })
+        }
+        "bitwise" => bitwise(data),
+        "byteorder" => {
+            let mut fields = Fields::<6>::nested(data)?;
+            let expr = Expr::Byteorder {
+                sreg: fields.register(1)?,
+                dreg: fields.register(2)?,
+                op: ByteorderOp::from_wire(fields.number(3)?)?,
+                len: fields.number(4)?,
+                size: fields.number(5)?,
+            };
+            fields.all(expr)
+        }
+        "lookup" => lookup(data),
+        "dynset" => dynset(data, depth),
+        "immediate" => immediate(data),
+        "counter" => {
+            let mut fields = Fields::<4>::nested(data)?;
+            let expr = Expr::Counter { bytes: fields.wide(1)?, packets: fields.wide(2)? };
+            fields.all(expr)
+        }
+        "log" => log(data),
+        "reject" => reject(data),
+        "masq" => ports(data, [2, 3, 1]).map(Expr::Masquerade),
+        "redir" => ports(data, [1, 2, 3]).map(Expr::Redirect),
+        "nat" => nat(data),
+        "tproxy" => {
+            let mut fields = Fields::<4>::nested(data)?;
+            let expr = Expr::Tproxy {
+                family: match fields.number(1)? {
+                    0 => None,
+                    number => Some(family(number)?),
+                },
+                address: fields.maybe(2, register)?,
+                port: fields.maybe(3, register)?,
+            };
+            fields.all(expr)
+        }
+        "limit" => limit(data).map(Expr::Limit),
+        "quota" => quota(data).map(Expr::Quota),
+        "connlimit" => connlimit(data).map(|(count, over)| Expr::Connlimit { count, over }),
+        "last" => {
+            let mut fields = Fields::<4>::nested(data)?;
+            let expr = Expr::Last { set: flag(fields.number(1)?)?, milliseconds: fields.wide(2)? };
+            fields.all(expr)
+        }
+        "objref" => objref(data),
+        "notrack" => Fields::<1>::nested(data)?.all(Expr::Notrack),
+        "queue" => queue(data),
+        "dup" => {
+            let mut fields = Fields::<3>::nested(data)?;
+            let expr = Expr::Dup { address: fields.maybe(1, register)?, device: fields.maybe(2, register)? };
+            fields.all(expr)
+        }
+        "fwd" => {
+            let mut fields = Fields::<4>::nested(data)?;
+            let neighbour = match fields.maybe(2, register)? {
+                None => None,
+                Some(address) => Some((address, family(fields.number(3)?)?)),
+            };
+            let expr = Expr::Fwd { device: fields.register(1)?, neighbour };
+            fields.all(expr)
+        }
+        "flow_offload" => {
+            let mut fields = Fields::<2>::nested(data)?;
+            let expr = Expr::FlowOffload { flowtable: FlowtableName::new(fields.text(1)?).ok()? };
+            fields.all(expr)
+        }
+        "synproxy" => synproxy(data).map(Expr::Synproxy),
+        "match" => xt(data).map(Expr::Match),
+        "target" => xt(data).map(Expr::Target),
+        _ => None,
     }
 }
 
-fn meta_key(number: u32) -> Option<MetaKey> {
-    Some(match number {
-        1 => MetaKey::Protocol,
-        3 => MetaKey::Mark,
-        4 => MetaKey::Iif,
-        5 => MetaKey::Oif,
-        6 => MetaKey::IifName,
-        7 => MetaKey::OifName,
-        10 => MetaKey::SkUid,
-        15 => MetaKey::NfProto,
-        16 => MetaKey::L4Proto,
+/// 0 or 1.
+fn flag(number: u32) -> Option<bool> {
+    match number {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+fn family(number: u32) -> Option<Family> {
+    u8::try_from(number).ok().and_then(Family::from_wire)
+}
+
+fn payload(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<9>::nested(data)?;
+    let base = PayloadBase::from_wire(fields.number(2)?)?;
+    let (offset, len) = (fields.number(3)?, fields.number(4)?);
+    let expr = match fields.maybe(5, register)? {
+        None => Expr::Payload { base, offset, len, dreg: fields.register(1)? },
+        Some(sreg) => {
+            let (kind, place) = (fields.number_or(6, 0)?, fields.number_or(7, 0)?);
+            let checksum = Checksum { kind, offset: place, flags: fields.number_or(8, 0)? };
+            Expr::PayloadWrite { base, offset, len, sreg, checksum }
+        }
+    };
+    fields.all(expr)
+}
+
+fn meta(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<4>::nested(data)?;
+    let key = MetaKey::from_wire(fields.number(2)?)?;
+    let expr = match fields.maybe(1, register)? {
+        Some(dreg) => Expr::Meta { key, dreg },
+        None => Expr::MetaSet { key, sreg: fields.register(3)? },
+    };
+    fields.all(expr)
+}
+
+fn ct(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<5>::nested(data)?;
+    let key = CtKey::from_wire(fields.number(2)?)?;
+    let direction = fields.maybe(3, |direction| CtDirection::from_wire(byte(direction)?.into()))?;
+    let expr = match fields.maybe(1, register)? {
+        Some(dreg) => Expr::Ct { key, direction, dreg },
+        None => Expr::CtSet { key, direction, sreg: fields.register(4)? },
+    };
+    fields.all(expr)
+}
+
+fn exthdr(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<8>::nested(data)?;
+    let op = ExthdrOp::from_wire(fields.number_or(6, 0)?)?;
+    let kind = fields.byte(2)?;
+    if !fields.has(1) && !fields.has(7) {
+        // Linux dumps a place and flags here that it does not take back.
+        let (0, 0, 0) = (fields.number_or(3, 0)?, fields.number_or(4, 0)?, fields.number_or(5, 0)?) else {
+            return None;
+        };
+        return fields.all(Expr::ExthdrReset { op, kind });
+    }
+    let (offset, len) = (fields.number(3)?, fields.number(4)?);
+    let present = flag(fields.number_or(5, 0)?)?;
+    let expr = match fields.maybe(1, register)? {
+        Some(dreg) => Expr::Exthdr { op, kind, offset, len, present, dreg },
+        // Flags 0 are dumped here, too, and not taken back.
+        None if !present => Expr::ExthdrWrite { op, kind, offset, len, sreg: fields.register(7)? },
+        None => return None,
+    };
+    fields.all(expr)
+}
+
+fn hash(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<8>::nested(data)?;
+    let of = match fields.number_or(7, 0)? {
+        0 => Hash::Jenkins { sreg: fields.register(1)?, len: fields.number(3)?, seed: fields.maybe(5, number)? },
+        1 => Hash::Symmetric,
         _ => return None,
-    })
+    };
+    let (modulus, offset) = (fields.number(4)?, fields.number_or(6, 0)?);
+    let expr = Expr::Hash { of, modulus, offset, dreg: fields.register(2)? };
+    fields.all(expr)
+}
+
+fn bitwise(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<9>::nested(data)?;
+    let op = match fields.number_or(6, 0)? {
+        0 => BitwiseOp::MaskXor { mask: fields.data(4)?, xor: fields.data(5)? },
+        1 => BitwiseOp::ShiftLeft(fields.data(7)?),
+        2 => BitwiseOp::ShiftRight(fields.data(7)?),
+        3 => BitwiseOp::And(fields.register(8)?),
+        4 => BitwiseOp::Or(fields.register(8)?),
+        5 => BitwiseOp::Xor(fields.register(8)?),
+        _ => return None,
+    };
+    let expr = Expr::Bitwise { sreg: fields.register(1)?, dreg: fields.register(2)?, len: fields.number(3)?, op };
+    fields.all(expr)
+}
+
+fn lookup(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<6>::nested(data)?;
+    let set = SetName::new(fields.text(1)?).ok()?;
+    let sreg = fields.register(2)?;
+    let negated = match fields.number_or(5, 0)? {
+        0 => false,
+        LOOKUP_NEGATED => true,
+        _ => return None,
+    };
+    let expr = match fields.maybe(3, number)? {
+        None => Expr::Lookup { set, sreg, negated },
+        Some(_) if negated => return None,
+        Some(0) => Expr::VerdictMap { set, sreg },
+        Some(dreg) => Expr::Map { set, sreg, dreg: crate::nft::Register::from_wire(dreg)? },
+    };
+    fields.all(expr)
+}
+
+fn dynset(data: Attribute<'_>, depth: usize) -> Option<Expr> {
+    let mut fields = Fields::<11>::nested(data)?;
+    let mut exprs = Vec::new();
+    let inner = |item| if depth < MAX_NESTING { decode_at(item, depth + 1).ok() } else { None };
+    if let Some(one) = fields.take(7) {
+        exprs.push(inner(one)?);
+    } else if let Some(many) = fields.take(10) {
+        for item in many.nested() {
+            let item = item.ok()?;
+            exprs.push(if item.kind == 1 { inner(item)? } else { return None });
+        }
+        // A single one is spelled in the other way.
+        if exprs.len() < 2 {
+            return None;
+        }
+    }
+    let flags = fields.number_or(9, 0)?;
+    if flags & !(dynset_flag::NEGATED | dynset_flag::EXPRESSIONS) != 0 {
+        return None;
+    }
+    let dynset = Dynset {
+        set: SetName::new(fields.text(1)?).ok()?,
+        op: DynsetOp::from_wire(fields.number(3)?)?,
+        key: fields.register(4)?,
+        data: fields.maybe(5, register)?,
+        // Linux dumps 0 for none, and does not take it back where the set has no time-outs.
+        timeout: fields.maybe(6, wide)?.filter(|time| *time != 0).map(Duration::from_millis),
+        negated: flags & dynset_flag::NEGATED != 0,
+        exprs,
+    };
+    fields.all(Expr::Dynset(dynset))
+}
+
+fn immediate(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<3>::nested(data)?;
+    let expr = match fields.number(1)? {
+        0 => Expr::Verdict(verdict(fields.take(2)?)?),
+        dreg => Expr::Immediate { dreg: crate::nft::Register::from_wire(dreg)?, data: fields.data(2)? },
+    };
+    fields.all(expr)
+}
+
+/// `NFTA_DATA_VERDICT` in its nest.
+pub(super) fn verdict(nest: Attribute<'_>) -> Option<Verdict> {
+    let mut outer = Fields::<3>::nested(nest)?;
+    let mut fields = Fields::<3>::nested(outer.take(2)?)?;
+    let code = fields.number(1)? as i32;
+    let target = fields.maybe(2, |chain| ChainName::new(text(chain)?).ok())?;
+    let verdict = match (code, target) {
+        (0, None) => Verdict::Drop,
+        (1, None) => Verdict::Accept,
+        (-1, None) => Verdict::Continue,
+        (-3, Some(chain)) => Verdict::Jump(chain),
+        (-4, Some(chain)) => Verdict::Goto(chain),
+        (-5, None) => Verdict::Return,
+        _ => return None,
+    };
+    fields.all(()).and(outer.all(verdict))
+}
+
+fn log(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<7>::nested(data)?;
+    let prefix = fields.maybe(2, |prefix| text(prefix).filter(|text| text.len() <= Log::MAX_PREFIX))?;
+    let prefix = prefix.map(str::to_owned);
+    let expr = match fields.maybe(1, short)? {
+        Some(group) => {
+            let (snaplen, queue_threshold) = (fields.maybe(3, number)?, fields.maybe(4, short)?);
+            Expr::Log(Log { group, prefix, snaplen, queue_threshold })
+        }
+        None => {
+            let level = fields.maybe(5, |level| LogLevel::from_wire(number(level)?))?;
+            Expr::Syslog(Syslog { prefix, level, flags: LogFlags(fields.number_or(6, 0)?) })
+        }
+    };
+    fields.all(expr)
+}
+
+fn reject(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<3>::nested(data)?;
+    let reject = match fields.number(1)? {
+        0 => Reject::Icmp(fields.byte(2)?),
+        1 => {
+            // nft(8) writes a code here, which means nothing.
+            let _ = fields.maybe(2, byte)?;
+            Reject::TcpReset
+        }
+        2 => Reject::Icmpx(RejectCode::from_wire(fields.byte(2)?.into())?),
+        _ => return None,
+    };
+    fields.all(Expr::Reject(reject))
+}
+
+fn range<const N: usize>(fields: &mut Fields<'_, N>, min: usize, max: usize) -> Option<Option<RegisterRange>> {
+    match (fields.maybe(min, register)?, fields.maybe(max, register)?) {
+        (None, None) => Some(None),
+        (Some(min), max) => Some(Some(RegisterRange { min, max: max.unwrap_or(min) })),
+        (None, Some(_)) => None,
+    }
+}
+
+fn ports(data: Attribute<'_>, [min, max, flags]: [usize; 3]) -> Option<NatPorts> {
+    let mut fields = Fields::<4>::nested(data)?;
+    let ports = range(&mut fields, min, max)?;
+    let flags = NatFlags(fields.number_or(flags, 0)?);
+    fields.all(NatPorts { ports, flags })
+}
+
+fn nat(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<8>::nested(data)?;
+    let kind = NatKind::from_wire(fields.number(1)?)?;
+    let family = family(fields.number(2)?)?;
+    let (addresses, ports) = (range(&mut fields, 3, 4)?, range(&mut fields, 5, 6)?);
+    let flags = NatFlags(fields.number_or(7, 0)?);
+    fields.all(Expr::Nat(Nat { kind, family, addresses, ports, flags }))
+}
+
+pub(super) fn limit(data: Attribute<'_>) -> Option<Limit> {
+    let mut fields = Fields::<6>::nested(data)?;
+    let (bytes, over) = (flag(fields.number_or(4, 0)?)?, fields.number_or(5, 0)?);
+    let over = match over {
+        0 => false,
+        LIMIT_OVER => true,
+        _ => return None,
+    };
+    let (rate, seconds, burst) = (fields.wide(1)?, fields.wide(2)?, fields.number_or(3, 0)?);
+    fields.all(Limit { rate, seconds, burst, over, bytes })
+}
+
+pub(super) fn quota(data: Attribute<'_>) -> Option<Quota> {
+    let mut fields = Fields::<5>::nested(data)?;
+    let flags = fields.number_or(2, 0)?;
+    // Whether it is used up follows from the numbers, but the kernel tells.
+    if flags & !(quota_flag::OVER | quota_flag::DEPLETED) != 0 {
+        return None;
+    }
+    let bytes = fields.wide(1)?;
+    let quota = Quota { bytes, used: fields.maybe(4, wide)?.unwrap_or(0), over: flags & quota_flag::OVER != 0 };
+    fields.all(quota)
+}
+
+pub(super) fn connlimit(data: Attribute<'_>) -> Option<(u32, bool)> {
+    let mut fields = Fields::<3>::nested(data)?;
+    let limit = (fields.number(1)?, flag(fields.number_or(2, 0)?)?);
+    fields.all(limit)
+}
+
+pub(super) fn synproxy(data: Attribute<'_>) -> Option<Synproxy> {
+    let mut fields = Fields::<4>::nested(data)?;
+    let (mss, wscale) = (fields.maybe(1, short)?.unwrap_or(0), fields.maybe(2, byte)?.unwrap_or(0));
+    let synproxy = Synproxy { mss, wscale, flags: fields.number_or(3, 0)? };
+    fields.all(synproxy)
+}
+
+fn objref(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<6>::nested(data)?;
+    let expr = match fields.maybe(1, number)? {
+        Some(kind) => {
+            Expr::ObjectRef { kind: ObjectType::from_wire(kind), name: ObjectName::new(fields.text(2)?).ok()? }
+        }
+        None => Expr::ObjectMap { sreg: fields.register(3)?, set: SetName::new(fields.text(4)?).ok()? },
+    };
+    fields.all(expr)
+}
+
+fn queue(data: Attribute<'_>) -> Option<Expr> {
+    let mut fields = Fields::<5>::nested(data)?;
+    let to = match fields.maybe(4, register)? {
+        Some(register) => QueueNumber::Register(register),
+        None => QueueNumber::Range { first: fields.short(1)?, total: fields.maybe(2, short)?.unwrap_or(1) },
+    };
+    let flags = QueueFlags(fields.maybe(3, short)?.unwrap_or(0));
+    fields.all(Expr::Queue { to, flags })
+}
+
+fn xt(data: Attribute<'_>) -> Option<Xt> {
+    let mut fields = Fields::<4>::nested(data)?;
+    let (name, revision) = (fields.text(1)?.to_owned(), fields.number(2)?);
+    let info = Bytes(fields.take(3)?.payload.to_vec());
+    fields.all(Xt { name, revision, info })
+}
+
+/// Every expression of a list.
+pub(super) fn list(nest: Attribute<'_>) -> Result<Vec<Expr>, DecodeError> {
+    nest.nested().map(|item| item.and_then(decode)).collect()
 }

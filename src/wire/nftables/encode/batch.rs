@@ -8,6 +8,68 @@ use crate::nft::{Data, Generation};
 use crate::wire::netlink::{self, Attribute};
 use crate::wire::nftables::{GENERIC_LEN, Kind};
 
+/// Names of attributes, by number.
+type Names = &'static [(u16, &'static str)];
+
+/// What the attributes of each message are called here, by their number.
+const NAMES: &[(&[Kind], Names)] = &[
+    (&[Kind::NewTable, Kind::DelTable, Kind::DestroyTable], &[(1, "name"), (2, "flags"), (6, "user data")]),
+    (
+        &[Kind::NewChain, Kind::DelChain, Kind::DestroyChain],
+        &[
+            (1, "table"),
+            (2, "handle"),
+            (3, "name"),
+            (4, "hook, priority or device"),
+            (5, "policy"),
+            (7, "type"),
+            (10, "flags"),
+            (12, "user data"),
+        ],
+    ),
+    (
+        &[Kind::NewRule, Kind::DelRule, Kind::DestroyRule],
+        &[
+            (1, "table"),
+            (2, "chain"),
+            (3, "handle"),
+            (4, "expressions"),
+            (5, "compatibility"),
+            (6, "position"),
+            (7, "user data"),
+        ],
+    ),
+    (
+        &[Kind::NewSet, Kind::DelSet, Kind::DestroySet],
+        &[
+            (1, "table"),
+            (2, "name"),
+            (3, "flags"),
+            (4, "type of the key"),
+            (5, "length of the key"),
+            (6, "type of the values"),
+            (7, "length of the values"),
+            (8, "policy"),
+            (9, "size or fields"),
+            (11, "timeout"),
+            (12, "interval of garbage collection"),
+            (13, "user data"),
+            (15, "type of the objects"),
+            (17, "expression"),
+            (18, "expressions"),
+        ],
+    ),
+    (&[Kind::NewSetElem, Kind::DelSetElem, Kind::DestroySetElem], &[(1, "table"), (2, "set"), (3, "elements")]),
+    (
+        &[Kind::NewObject, Kind::DelObject, Kind::DestroyObject],
+        &[(1, "table"), (2, "name"), (3, "type"), (4, "state"), (8, "user data")],
+    ),
+    (
+        &[Kind::NewFlowtable, Kind::DelFlowtable, Kind::DestroyFlowtable],
+        &[(1, "table"), (2, "name"), (3, "priority or devices"), (7, "flags")],
+    ),
+];
+
 /// `NFTA_RULE_EXPRESSIONS`.
 const RULE_EXPRESSIONS: u16 = 4;
 
@@ -70,16 +132,19 @@ impl Batch {
     pub fn locate(&self, seq: u32, offset: u32) -> Option<Part> {
         let message = netlink::messages(self.as_bytes()).flatten().find(|message| message.header.seq == seq)?;
         let at = message.offset.checked_sub(netlink::HEADER_LEN)?.checked_add(offset as usize)?;
-        let rule = message.header.kind == Kind::NewRule.to_wire();
-        if !rule && ![Kind::NewSetElem, Kind::DelSetElem].iter().any(|kind| kind.to_wire() == message.header.kind) {
-            return None;
-        }
-        let list = if rule { RULE_EXPRESSIONS } else { ELEMENTS };
-        let mut attributes = message.attributes("message", GENERIC_LEN).ok()?.flatten();
-        let list = attributes.find(|attribute| attribute.kind == list)?;
+        let kind = message.header.kind;
+        let rule = kind == Kind::NewRule.to_wire();
+        let elements = [Kind::NewSetElem, Kind::DelSetElem].iter().any(|elements| elements.to_wire() == kind);
         // The offset is that of an attribute's header.
         let holds = |item: &Attribute<'_>| (item.offset - 4..item.offset + item.payload.len()).contains(&at);
-        let (index, item) = list.nested().flatten().enumerate().find(|(_, item)| holds(item))?;
+        let attribute = message.attributes("message", GENERIC_LEN).ok()?.flatten().find(holds)?;
+        let list = (rule && attribute.kind == RULE_EXPRESSIONS) || (elements && attribute.kind == ELEMENTS);
+        let item = list.then(|| attribute.nested().flatten().enumerate().find(|(_, item)| holds(item))).flatten();
+        let Some((index, item)) = item else {
+            let names = NAMES.iter().find(|(kinds, _)| kinds.iter().any(|named| named.to_wire() == kind));
+            let name = names.and_then(|(_, names)| names.iter().find(|(number, _)| *number == attribute.kind));
+            return name.map(|(_, name)| Part::Attribute { name });
+        };
         let first = item.nested().flatten().find(|attribute| attribute.kind == 1)?;
         if rule {
             Some(Part::Expression { index, name: first.text("name").ok()?.to_owned() })
@@ -106,6 +171,11 @@ pub enum Part {
         /// Its key.
         key: Data,
     },
+    /// A field of what the operation is about.
+    Attribute {
+        /// What it is called here.
+        name: &'static str,
+    },
 }
 
 impl fmt::Display for Part {
@@ -113,6 +183,7 @@ impl fmt::Display for Part {
         match self {
             Part::Expression { index, name } => write!(f, "expression {index} (`{name}`)"),
             Part::Element { key } => write!(f, "element {key:?}"),
+            Part::Attribute { name } => f.write_str(name),
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::ffi::c_char;
 
+use mnl::mnl_sys;
 use mnl::mnl_sys::libc::nlmsghdr;
 use nftnl::nftnl_sys as sys;
 
+use super::attributes::Attributes;
 use crate::wire::netlink::HEADER_LEN;
 use crate::wire::nftables::{GENERIC_LEN, Kind};
 
@@ -18,7 +20,8 @@ pub(super) struct Buffer(Vec<u32>);
 /// What stands in front of a message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
-    pub kind: Kind,
+    /// `NFNL_SUBSYS_NFTABLES` and the kind of message.
+    pub kind: u16,
     pub family: u8,
     pub flags: u16,
     pub seq: u32,
@@ -56,7 +59,7 @@ impl Buffer {
         // SAFETY: passed on; the builder writes the two headers, for which `append` makes room.
         unsafe {
             self.append(room, |at| {
-                let message = sys::nftnl_nlmsg_build_hdr(at, kind.to_wire(), family.into(), flags, seq);
+                let message = sys::nftnl_nlmsg_build_hdr(at, kind, family.into(), flags, seq);
                 fill(message.cast());
                 message.cast()
             });
@@ -75,6 +78,18 @@ impl Buffer {
         unsafe { self.append(0, |at| sys::nftnl_batch_end(at, seq).cast()) }
     }
 
+    /// What `fill` would append to a message.
+    ///
+    /// # Safety
+    ///
+    /// `fill` appends no more than `room` bytes.
+    pub unsafe fn attributes(room: usize, fill: impl FnOnce(*mut nlmsghdr)) -> Attributes {
+        let mut buffer = Self::default();
+        // SAFETY: passed on.
+        unsafe { buffer.message(Head { kind: Kind::NewRule.to_wire(), family: 0, flags: 0, seq: 0 }, room, fill) };
+        Attributes::from_bytes(buffer.as_bytes()[HEADERS..].to_vec())
+    }
+
     /// # Safety
     ///
     /// `build` writes at most the two headers and `room` bytes from the place it is given, and returns that place.
@@ -88,5 +103,33 @@ impl Buffer {
         let len = unsafe { (*message).nlmsg_len } as usize;
         debug_assert!(len <= room, "{len} bytes written, room for {room}");
         self.0.truncate(start + len.div_ceil(4));
+    }
+}
+
+/// Appends a nest to a message, and in it what `fill` appends.
+///
+/// # Safety
+///
+/// `message` points to a netlink message behind which there is zeroed room for a header of four bytes and what `fill` appends.
+pub(super) unsafe fn nest(message: *mut nlmsghdr, kind: u16, fill: impl FnOnce(*mut nlmsghdr)) {
+    // SAFETY: the caller vouches for the room; the nest lies in the message, which does not move meanwhile.
+    unsafe {
+        let start = mnl_sys::mnl_attr_nest_start(message, kind);
+        fill(message);
+        mnl_sys::mnl_attr_nest_end(message, start);
+    }
+}
+
+/// Appends attributes to a message.
+///
+/// # Safety
+///
+/// `message` points to a netlink message behind which there is room for so many bytes.
+pub(super) unsafe fn append(message: *mut nlmsghdr, attributes: &[u8]) {
+    // SAFETY: the tail of the message lies in its buffer, which has the room; the attributes are ours and elsewhere.
+    unsafe {
+        let tail = mnl_sys::mnl_nlmsg_get_payload_tail(message).cast::<u8>();
+        std::ptr::copy_nonoverlapping(attributes.as_ptr(), tail, attributes.len());
+        (*message).nlmsg_len += attributes.len() as u32;
     }
 }

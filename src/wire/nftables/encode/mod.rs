@@ -6,29 +6,27 @@
 //! at all, and of two datagrams it would commit the first without the second.
 #![allow(unsafe_code)]
 
+mod attributes;
 mod batch;
 mod buffer;
+mod element;
 mod expr;
+mod named;
 mod object;
+mod set;
+mod table;
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use mnl::mnl_sys;
 use mnl::mnl_sys::libc::nlmsghdr;
-use nftnl::nftnl_sys as sys;
 
+use self::attributes::Attributes;
 pub use self::batch::{Batch, Part};
 use self::buffer::{Buffer, HEADERS, Head};
-use self::object::{CText, Fault};
-use super::{
-    ELEMENT_INTERVAL_END, Kind, UDATA_COMMENT, UDATA_SET_COMMENT, UDATA_SET_KEY_BYTE_ORDER, flag, hook, set_flag,
-    table_flag,
-};
-use crate::nft::{
-    BaseChain, Chain, ChainPolicy, ChainType, Comment, Data, Datatype, Element, Generation, KeyType, Object, Operation,
-    Rule, Set, SetName, Table, TableFlags, TableId, Transaction, Verb,
-};
+use self::object::Fault;
+use super::{Kind, flag, user_data};
+use crate::nft::{Comment, Extra, Family, Generation, Object, Operation, TableId, Transaction, Verb};
 
 /// Says which operation cannot be encoded, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,32 +45,26 @@ const TEXT_ROOM: usize = 4 + 256;
 const NUMBER_ROOM: usize = 8;
 const WIDE_ROOM: usize = 12;
 
-/// The most devices the kernel takes for one chain: `NFT_NETDEVICE_MAX`.
-const MAX_DEVICES: usize = 256;
-
-/// The most bytes of elements that go into one message. The length of an attribute has sixteen bits; this leaves some.
-const MAX_ELEMENTS: usize = 60_000;
-
 /// `NFTA_SET_ELEM_LIST_ELEMENTS`.
 const ELEMENTS: u16 = 3;
 
-// The list of expressions is an attribute too: the longest rule must fit.
-const _: () = assert!(Rule::MAX_EXPRS * (24 + 60 + TEXT_ROOM) < u16::MAX as usize);
+/// The most bytes of a list in a message. The length of an attribute has sixteen bits; this leaves some.
+const MAX_LIST: usize = 60_000;
 
 /// Encodes a transaction.
 ///
 /// # Errors
 ///
 /// [`EncodeError`] when an operation is none the kernel has (flush a rule, insert a table), when a rule has more than
-/// [`Rule::MAX_EXPRS`] expressions, or when a value is longer than the kernel and libnftnl can hold.
+/// [`Rule::MAX_EXPRS`](crate::nft::Rule::MAX_EXPRS) expressions, or when a value is longer than the kernel and libnftnl can hold.
 pub fn encode(transaction: &Transaction) -> Result<Batch, EncodeError> {
-    encode_from(transaction, 1)
+    encode_from(transaction, 1, false)
 }
 
-/// [`encode`], with the sequence number of the opening message.
-pub(crate) fn encode_from(transaction: &Transaction, first: u32) -> Result<Batch, EncodeError> {
+/// [`encode`], with the sequence number of the opening message. With `echo`, the kernel tells of everything that it makes.
+pub(crate) fn encode_from(transaction: &Transaction, first: u32, echo: bool) -> Result<Batch, EncodeError> {
     let operations = transaction.operations();
-    let mut encoder = Encoder { buffer: Buffer::default(), first, messages: 0 };
+    let mut encoder = Encoder { buffer: Buffer::default(), first, messages: 0, echo };
     // Guessed, to spare the first doublings.
     encoder.buffer.reserve(operations.len().min(1 << 16) * 256);
     encoder.open(transaction.generation());
@@ -93,6 +85,7 @@ struct Encoder {
     buffer: Buffer,
     first: u32,
     messages: u32,
+    echo: bool,
 }
 
 impl Encoder {
@@ -129,339 +122,91 @@ impl Encoder {
         room: usize,
         fill: impl FnOnce(*mut nlmsghdr),
     ) {
-        self.messages += 1;
-        let seq = self.first.wrapping_add(self.messages);
-        let head = Head { kind, family: table.family.to_wire(), flags: flags | flag::REQUEST, seq };
+        let head = self.head(kind, flags, Some(table.family));
         // SAFETY: passed on.
         unsafe { self.buffer.message(head, room, fill) }
     }
 
+    /// Appends a message of attributes.
+    fn plain(&mut self, kind: Kind, flags: u16, family: Option<Family>, attributes: &Attributes) {
+        let head = self.head(kind, flags, family);
+        let bytes = attributes.as_bytes();
+        // SAFETY: there is room for the bytes.
+        unsafe { self.buffer.message(head, bytes.len(), |message| buffer::append(message, bytes)) }
+    }
+
+    fn head(&mut self, kind: Kind, flags: u16, family: Option<Family>) -> Head {
+        self.messages += 1;
+        let seq = self.first.wrapping_add(self.messages);
+        let echo = if self.echo { flag::ECHO } else { 0 };
+        // Family 0 is all of them.
+        let family = family.map_or(0, Family::to_wire);
+        Head { kind: kind.to_wire(), family, flags: flags | echo | flag::REQUEST, seq }
+    }
+
     fn operation(&mut self, operation: &Operation, index: usize) -> Result<(), Fault> {
+        let verb = operation.verb;
         match &operation.object {
-            Object::Table(table) => self.table(operation.verb, table),
-            Object::Chain(chain) => self.chain(operation.verb, chain),
-            Object::Rule(rule) => self.rule(operation.verb, rule),
-            Object::Set(set) => self.set(operation.verb, set, index),
-            Object::Elements { table, set, elements } => self.elements(operation.verb, table, set, elements),
-        }
-    }
-
-    fn table(&mut self, verb: Verb, table: &Table) -> Result<(), Fault> {
-        let mut object = object::Table::new()?;
-        object.text(sys::NFTNL_TABLE_NAME, "table name", table.id.name.as_str())?;
-        let (kind, flags) = match verb {
-            Verb::Add => (Kind::NewTable, flag::CREATE),
-            Verb::Create => (Kind::NewTable, flag::CREATE | flag::EXCL),
-            Verb::Delete => (Kind::DelTable, 0),
-            Verb::Destroy => (Kind::DestroyTable, 0),
-            Verb::Flush => return self.flush_rules(&table.id, None),
-            Verb::Insert => return Err("a table has no place to be inserted at".into()),
-        };
-        if kind == Kind::NewTable {
-            let TableFlags { dormant, owner, persist } = table.flags;
-            let flags = [(dormant, table_flag::DORMANT), (owner, table_flag::OWNER), (persist, table_flag::PERSIST)];
-            object.u32(sys::NFTNL_TABLE_FLAGS, flags.iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum());
-            if let Some(comment) = &table.comment {
-                object.bytes(sys::NFTNL_TABLE_USERDATA, "comment", &user_data(UDATA_COMMENT, comment))?;
-            }
-        }
-        // SAFETY: a name, a number and user data are all that was set.
-        unsafe { self.message(kind, flags, &table.id, 2 * TEXT_ROOM + NUMBER_ROOM, |message| object.put(message)) };
-        Ok(())
-    }
-
-    /// Deletes all rules of a table, or of one of its chains: a deletion without a handle.
-    fn flush_rules(&mut self, table: &TableId, chain: Option<&str>) -> Result<(), Fault> {
-        let mut object = object::Rule::new()?;
-        object.text(sys::NFTNL_RULE_TABLE, "table name", table.name.as_str())?;
-        if let Some(chain) = chain {
-            object.text(sys::NFTNL_RULE_CHAIN, "chain name", chain)?;
-        }
-        // SAFETY: two names are all that was set; the list of expressions is empty.
-        unsafe { self.message(Kind::DelRule, 0, table, 2 * TEXT_ROOM + NUMBER_ROOM, |message| object.put(message)) };
-        Ok(())
-    }
-
-    fn chain(&mut self, verb: Verb, chain: &Chain) -> Result<(), Fault> {
-        let (kind, flags) = match verb {
-            Verb::Add => (Kind::NewChain, flag::CREATE),
-            Verb::Create => (Kind::NewChain, flag::CREATE | flag::EXCL),
-            Verb::Delete => (Kind::DelChain, 0),
-            Verb::Destroy => (Kind::DestroyChain, 0),
-            Verb::Flush => return self.flush_rules(&chain.table, Some(chain.name.as_str())),
-            Verb::Insert => return Err("a chain has no place to be inserted at".into()),
-        };
-        let mut object = object::Chain::new()?;
-        object.text(sys::NFTNL_CHAIN_TABLE, "table name", chain.table.name.as_str())?;
-        object.text(sys::NFTNL_CHAIN_NAME, "chain name", chain.name.as_str())?;
-        let mut room = 3 * TEXT_ROOM;
-        // A deletion that names the hook takes just its devices away.
-        if kind == Kind::NewChain {
-            if let Some(base) = &chain.base {
-                base_chain(&mut object, chain, base)?;
-                // Type, policy, and the nest of hook with number, priority and the nest of devices.
-                room += 2 * WIDE_ROOM + 4 * NUMBER_ROOM + base.devices.len() * (4 + 16);
-            }
-            if let Some(comment) = &chain.comment {
-                object.bytes(sys::NFTNL_CHAIN_USERDATA, "comment", &user_data(UDATA_COMMENT, comment))?;
-            }
-        }
-        // SAFETY: two names, user data, and what `room` was raised for are all that was set.
-        unsafe { self.message(kind, flags, &chain.table, room, |message| object.put(message)) };
-        Ok(())
-    }
-
-    fn rule(&mut self, verb: Verb, rule: &Rule) -> Result<(), Fault> {
-        let (kind, flags) = match verb {
-            Verb::Add => (Kind::NewRule, flag::CREATE | flag::APPEND),
-            Verb::Create => (Kind::NewRule, flag::CREATE | flag::APPEND | flag::EXCL),
-            Verb::Insert => (Kind::NewRule, flag::CREATE),
-            Verb::Delete => (Kind::DelRule, 0),
-            Verb::Destroy => (Kind::DestroyRule, 0),
-            Verb::Flush => return Err("a rule holds nothing that could be flushed".into()),
-        };
-        let mut object = object::Rule::new()?;
-        object.text(sys::NFTNL_RULE_TABLE, "table name", rule.table.name.as_str())?;
-        object.text(sys::NFTNL_RULE_CHAIN, "chain name", rule.chain.as_str())?;
-        let mut room = 3 * TEXT_ROOM + WIDE_ROOM + NUMBER_ROOM;
-        if kind == Kind::NewRule {
-            if rule.exprs.len() > Rule::MAX_EXPRS {
-                let (len, max) = (rule.exprs.len(), Rule::MAX_EXPRS);
-                return Err(Cow::Owned(format!("{len} expressions, more than the kernel's {max}")));
-            }
-            for expr in &rule.exprs {
-                object.push(expr::encode(expr)?);
-                room += expr::room(expr);
-            }
-            if let Some(comment) = &rule.comment {
-                object.bytes(sys::NFTNL_RULE_USERDATA, "comment", &user_data(UDATA_COMMENT, comment))?;
-            }
-        } else {
-            // Without a handle the kernel would delete every rule of the chain.
-            let handle = rule.handle.ok_or("a rule is deleted by its handle, and this one has none")?;
-            object.u64(sys::NFTNL_RULE_HANDLE, handle.0);
-        }
-        // SAFETY: two names, user data, a handle and the expressions that were counted are all that was set.
-        unsafe { self.message(kind, flags, &rule.table, room, |message| object.put(message)) };
-        Ok(())
-    }
-
-    fn set(&mut self, verb: Verb, set: &Set, index: usize) -> Result<(), Fault> {
-        let (kind, flags) = match verb {
-            Verb::Add => (Kind::NewSet, flag::CREATE),
-            Verb::Create => (Kind::NewSet, flag::CREATE | flag::EXCL),
-            Verb::Delete => (Kind::DelSet, 0),
-            Verb::Destroy => (Kind::DestroySet, 0),
-            Verb::Flush => return self.flush_elements(&set.table, &set.name),
-            Verb::Insert => return Err("a set has no place to be inserted at".into()),
-        };
-        let mut object = object::Set::new()?;
-        object.text(sys::NFTNL_SET_TABLE, "table name", set.table.name.as_str())?;
-        object.text(sys::NFTNL_SET_NAME, "set name", set.name.as_str())?;
-        if kind == Kind::NewSet {
+            Object::Table(table) => self.table(verb, table),
+            Object::Chain(chain) => self.chain(verb, chain),
+            Object::ChainName { table, handle, to } => self.rename(verb, table, *handle, to),
+            Object::Rule(rule) => self.rule(verb, rule),
             // The kernel wants a number for each new set of a transaction, by which others could refer to it.
-            object.u32(sys::NFTNL_SET_ID, index as u32 + 1);
-            describe(&mut object, set)?;
-        }
-        // Two names and user data; seven numbers, one of them wide; and the description: nests, size, field lengths.
-        let room = 3 * TEXT_ROOM + 6 * NUMBER_ROOM + WIDE_ROOM + 2 * 4 + NUMBER_ROOM + MAX_FIELDS * (4 + NUMBER_ROOM);
-        // SAFETY: nothing else was set.
-        unsafe { self.message(kind, flags, &set.table, room, |message| object.put(message)) };
-        Ok(())
-    }
-
-    /// Deletes all elements of a set: a deletion without elements.
-    fn flush_elements(&mut self, table: &TableId, set: &SetName) -> Result<(), Fault> {
-        self.element_message(Kind::DelSetElem, 0, table, set, &[], 0)
-    }
-
-    fn elements(&mut self, verb: Verb, table: &TableId, set: &SetName, elements: &[Element]) -> Result<(), Fault> {
-        let (kind, flags) = match verb {
-            Verb::Add => (Kind::NewSetElem, flag::CREATE),
-            Verb::Create => (Kind::NewSetElem, flag::CREATE | flag::EXCL),
-            Verb::Delete => (Kind::DelSetElem, 0),
-            Verb::Destroy => (Kind::DestroySetElem, 0),
-            Verb::Flush if elements.is_empty() => return self.flush_elements(table, set),
-            Verb::Flush => return Err("a flush takes all elements, so it names none".into()),
-            Verb::Insert => return Err("elements have no place to be inserted at".into()),
-        };
-        let mut rest = elements;
-        while !rest.is_empty() {
-            let mut room = 0;
-            let count = rest
-                .iter()
-                .take_while(|element| {
-                    room += element_room(element);
-                    room <= MAX_ELEMENTS
-                })
-                .count();
-            // One element is far smaller than a message, so each turn takes at least one.
-            let (now, later) = rest.split_at(count);
-            self.element_message(kind, flags, table, set, now, MAX_ELEMENTS.min(room))?;
-            rest = later;
-        }
-        Ok(())
-    }
-
-    fn element_message(
-        &mut self,
-        kind: Kind,
-        flags: u16,
-        table: &TableId,
-        set: &SetName,
-        elements: &[Element],
-        room: usize,
-    ) -> Result<(), Fault> {
-        /// `enum nft_set_elem_list_attributes`.
-        const TABLE: u16 = 1;
-        const SET: u16 = 2;
-        let (table_name, set_name) = (CText::new(table.name.as_str())?, CText::new(set.as_str())?);
-        let mut object = object::Element::new()?;
-        let mut outcome = Ok(());
-        // SAFETY: two names, a nest and the elements that the caller counted are all that is appended. `message` stays where it is
-        // until the closure returns, and `nest` lies in it.
-        unsafe {
-            self.message(kind, flags, table, 2 * TEXT_ROOM + 4 + room, |message| {
-                mnl_sys::mnl_attr_put_strz(message, TABLE, table_name.as_ptr());
-                mnl_sys::mnl_attr_put_strz(message, SET, set_name.as_ptr());
-                if elements.is_empty() {
-                    return;
+            Object::Set(set) => self.set(verb, set, index as u32 + 1),
+            Object::Elements { table, set, elements } => self.elements(verb, table, set, elements),
+            Object::Stateful(object) => self.stateful(verb, object),
+            Object::Flowtable(flowtable) => self.flowtable(verb, flowtable),
+            Object::Everything => match verb {
+                Verb::Flush => {
+                    self.plain(Kind::DelTable, 0, None, &Attributes::new());
+                    Ok(())
                 }
-                let nest = mnl_sys::mnl_attr_nest_start(message, ELEMENTS);
-                for element in elements {
-                    outcome = fill_element(&mut object, element);
-                    if outcome.is_err() {
-                        break;
-                    }
-                    object.put(message);
-                }
-                mnl_sys::mnl_attr_nest_end(message, nest);
-            });
-        }
-        outcome
-    }
-}
-
-/// The most fields of a concatenation: six bits each in nft(8)'s number for the type.
-const MAX_FIELDS: usize = 5;
-
-fn base_chain(object: &mut object::Chain, chain: &Chain, base: &BaseChain) -> Result<(), Fault> {
-    let family = chain.table.family;
-    let Some(hook) = hook::to_wire(family, base.hook) else {
-        return Err(Cow::Owned(format!("family {family} has no hook {:?}", base.hook)));
-    };
-    object.u32(sys::NFTNL_CHAIN_HOOKNUM, hook);
-    object.i32(sys::NFTNL_CHAIN_PRIO, base.priority.0);
-    object.u32(
-        sys::NFTNL_CHAIN_POLICY,
-        match base.policy {
-            ChainPolicy::Drop => 0,
-            ChainPolicy::Accept => 1,
-        },
-    );
-    let kind = match base.kind {
-        ChainType::Filter => "filter",
-        ChainType::Nat => "nat",
-        ChainType::Route => "route",
-    };
-    object.text(sys::NFTNL_CHAIN_TYPE, "chain type", kind)?;
-    match base.devices.as_slice() {
-        [] => Ok(()),
-        // Kernels before 5.5 know this spelling alone.
-        [one] => object.text(sys::NFTNL_CHAIN_DEV, "device", one.as_str()),
-        many if many.len() > MAX_DEVICES => {
-            Err(Cow::Owned(format!("{} devices, more than the kernel's {MAX_DEVICES}", many.len())))
-        }
-        many => object.devices(many.iter().map(|device| device.as_str())),
-    }
-}
-
-fn describe(object: &mut object::Set, set: &Set) -> Result<(), Fault> {
-    let KeyType(fields) = &set.key;
-    if fields.is_empty() || fields.len() > MAX_FIELDS {
-        return Err(Cow::Owned(format!("a key of {} fields, and there can be one to {MAX_FIELDS}", fields.len())));
-    }
-    if set.key.len() > Data::MAX_LEN {
-        return Err(Cow::Owned(format!("a key of {} bytes, more than the kernel's 64", set.key.len())));
-    }
-    // The kernel must know where fields start to look for ranges in each; for a hash the key is one value.
-    let ranges_in_fields = set.flags.interval && fields.len() > 1;
-    let flags = [
-        (set.flags.constant, set_flag::CONSTANT),
-        (set.flags.interval, set_flag::INTERVAL),
-        (set.flags.timeout, set_flag::TIMEOUT),
-        (ranges_in_fields, set_flag::CONCAT),
-    ];
-    object.u32(sys::NFTNL_SET_FLAGS, flags.iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum());
-    object.u32(sys::NFTNL_SET_KEY_TYPE, set.key.number());
-    object.u32(sys::NFTNL_SET_KEY_LEN, set.key.len() as u32);
-    if ranges_in_fields {
-        let lengths: Vec<u8> = fields.iter().map(|field| field.size() as u8).collect();
-        object.bytes(sys::NFTNL_SET_DESC_CONCAT, "field lengths", &lengths)?;
-    }
-    if let Some(size) = set.size {
-        object.u32(sys::NFTNL_SET_DESC_SIZE, size);
-    }
-    if let Some(timeout) = set.timeout {
-        object.u64(sys::NFTNL_SET_TIMEOUT, milliseconds(timeout)?);
-    }
-    // nft(8) prints elements by the byte order it finds here.
-    let order: u32 = match fields.as_slice() {
-        [Datatype::Mark | Datatype::IfaceIndex] => 1,
-        [Datatype::InetProto] => 0,
-        [_] => 2,
-        _ => 0,
-    };
-    let mut data = vec![UDATA_SET_KEY_BYTE_ORDER, 4];
-    data.extend(order.to_ne_bytes());
-    if let Some(comment) = &set.comment {
-        data.extend(user_data(UDATA_SET_COMMENT, comment));
-    }
-    object.bytes(sys::NFTNL_SET_USERDATA, "user data", &data)
-}
-
-/// The bytes an element takes, nesting included.
-fn element_room(element: &Element) -> usize {
-    // Element, key and value have a header each.
-    12 + element.key.len().next_multiple_of(4)
-        + if element.interval_end { NUMBER_ROOM } else { 0 }
-        + if element.timeout.is_some() { WIDE_ROOM } else { 0 }
-        + element.comment.as_ref().map_or(0, |comment| 4 + (3 + comment.as_str().len()).next_multiple_of(4))
-}
-
-fn fill_element(object: &mut object::Element, element: &Element) -> Result<(), Fault> {
-    object.key(element.key.as_bytes())?;
-    if element.interval_end {
-        object.u32(sys::NFTNL_SET_ELEM_FLAGS, ELEMENT_INTERVAL_END);
-    } else {
-        object.unset(sys::NFTNL_SET_ELEM_FLAGS);
-    }
-    match element.timeout {
-        Some(timeout) => object.u64(sys::NFTNL_SET_ELEM_TIMEOUT, milliseconds(timeout)?),
-        None => object.unset(sys::NFTNL_SET_ELEM_TIMEOUT),
-    }
-    match &element.comment {
-        Some(comment) => object.user_data(&user_data(UDATA_COMMENT, comment)),
-        None => {
-            object.unset(sys::NFTNL_SET_ELEM_USERDATA);
-            Ok(())
+                _ => Err("a ruleset can only be flushed".into()),
+            },
         }
     }
+}
+
+/// The message and its flags for what is made or removed as a whole.
+fn kind_of(verb: Verb, [new, delete, destroy]: [Kind; 3], what: &str) -> Result<(Kind, u16), Fault> {
+    match verb {
+        Verb::Add => Ok((new, flag::CREATE)),
+        Verb::Create => Ok((new, flag::CREATE | flag::EXCL)),
+        Verb::Delete => Ok((delete, 0)),
+        Verb::Destroy => Ok((destroy, 0)),
+        Verb::Insert => Err(Cow::Owned(format!("a {what} has no place to be inserted at"))),
+        Verb::Replace => Err(Cow::Owned(format!("a {what} is not replaced, but deleted and made anew"))),
+        Verb::Rename => Err("only a chain's name can be changed".into()),
+        Verb::Flush => Err(Cow::Owned(format!("a {what} holds nothing that could be flushed"))),
+    }
+}
+
+/// Attributes that an object carries beside the fields of its type.
+fn kept(extra: &Extra) -> Result<Attributes, Fault> {
+    let mut attributes = Attributes::new();
+    for attribute in extra.attributes() {
+        attributes.bytes(attribute.kind, attribute.value.as_slice())?;
+    }
+    Ok(attributes)
+}
+
+/// Whether one of these takes the place of what follows from the object's fields.
+fn overridden(extra: &Extra, kind: u16) -> bool {
+    extra.attributes().iter().any(|attribute| attribute.kind == kind)
+}
+
+/// An object's user data, in which its comment is. `None` when it has neither.
+fn notes(kind: u8, comment: Option<&Comment>, extra: &Extra, derived: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+    let data = user_data::join(kind, comment, extra.user_data().unwrap_or(derived));
+    if data.len() > user_data::MAX_LEN {
+        let (len, max) = (data.len(), user_data::MAX_LEN);
+        return Err(Cow::Owned(format!("{len} bytes of user data, more than the kernel's {max}")));
+    }
+    Ok(Some(data).filter(|data| !data.is_empty()))
 }
 
 /// The kernel's unit. Rounded up: 0 would mean for ever.
 fn milliseconds(time: Duration) -> Result<u64, Fault> {
     u64::try_from(time.as_nanos().div_ceil(1_000_000))
-        .map_err(|_| Cow::Owned(format!("a timeout of {} seconds, more than the kernel can count", time.as_secs())))
-}
-
-/// A comment as nft(8) writes it: type, length, text with its NUL.
-fn user_data(kind: u8, comment: &Comment) -> Vec<u8> {
-    let text = comment.as_str().as_bytes();
-    let mut data = Vec::with_capacity(3 + text.len());
-    // A comment has at most 128 bytes.
-    data.extend([kind, (text.len() + 1) as u8]);
-    data.extend(text);
-    data.push(0);
-    data
+        .map_err(|_| Cow::Owned(format!("a time of {} seconds, more than the kernel can count", time.as_secs())))
 }

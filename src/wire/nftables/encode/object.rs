@@ -7,13 +7,15 @@ use std::ptr::NonNull;
 use mnl::mnl_sys::libc::nlmsghdr;
 use nftnl::nftnl_sys as sys;
 
+use crate::wire::nftables::user_data::MAX_LEN as MAX_USER_DATA;
+
 /// Why an object cannot be encoded.
 pub(super) type Fault = Cow<'static, str>;
 
 const NO_MEMORY: Fault = Cow::Borrowed("no memory left");
 
 /// The longest text that goes to libnftnl, in bytes, without the final NUL: the kernel's longest name.
-const MAX_TEXT: usize = 255;
+pub(super) const MAX_TEXT: usize = 255;
 
 /// Text with a final NUL, on the stack.
 pub(super) struct CText([u8; MAX_TEXT + 1]);
@@ -121,8 +123,6 @@ macro_rules! payload {
     };
 }
 
-/// The kernel's bound of user data.
-const MAX_USER_DATA: usize = 256;
 /// `NFT_DATA_VALUE_MAXLEN`.
 const MAX_DATA: usize = 64;
 
@@ -185,8 +185,22 @@ impl Element {
         self.bytes(sys::NFTNL_SET_ELEM_KEY, "key", bytes, MAX_DATA)
     }
 
+    pub fn key_end(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.bytes(sys::NFTNL_SET_ELEM_KEY_END, "end of a range", bytes, MAX_DATA)
+    }
+
+    pub fn data(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.bytes(sys::NFTNL_SET_ELEM_DATA, "value", bytes, MAX_DATA)
+    }
+
     pub fn user_data(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         self.bytes(sys::NFTNL_SET_ELEM_USERDATA, "user data", bytes, MAX_USER_DATA)
+    }
+
+    pub fn text(&mut self, attribute: u32, what: &'static str, text: &str) -> Result<(), Fault> {
+        let text = CText::new(text)?;
+        // SAFETY: the element is alive; the text ends in a NUL and is copied before the call returns.
+        done(unsafe { sys::nftnl_set_elem_set_str(self.0.as_ptr(), attribute as u16, text.as_ptr()) }, what)
     }
 
     fn bytes(&mut self, attribute: u32, what: &'static str, bytes: &[u8], max: usize) -> Result<(), Fault> {
@@ -203,21 +217,19 @@ impl Element {
         unsafe { sys::nftnl_set_elem_unset(self.0.as_ptr(), attribute as u16) }
     }
 
-    /// Appends the element, nested, to a message.
+    /// Appends the element's attributes to a message.
     ///
     /// # Safety
     ///
     /// As with the other objects: room behind `message`.
     pub unsafe fn put(&self, message: *mut nlmsghdr) {
-        /// `NFTA_LIST_ELEM`.
-        const LIST_ELEMENT: i32 = 1;
         // SAFETY: the element is alive; the caller vouches for the message.
-        unsafe { sys::nftnl_set_elem_nlmsg_build(message.cast(), self.0.as_ptr(), LIST_ELEMENT) };
+        unsafe { sys::nftnl_set_elem_nlmsg_build_payload(message.cast(), self.0.as_ptr()) };
     }
 }
 
 owned!(
-    /// A rule. It owns the expressions that were given to it.
+    /// A rule, without its expressions.
     Rule, nftnl_rule, nftnl_rule_free
 );
 allocated!(Rule, nftnl_rule_alloc);
@@ -225,14 +237,6 @@ text_setter!(Rule, nftnl_rule_set_str);
 bytes_setter!(Rule, nftnl_rule_set_data, MAX_USER_DATA);
 number_setter!(Rule, u64, u64, nftnl_rule_set_u64);
 payload!(Rule, nftnl_rule_nlmsg_build_payload);
-
-impl Rule {
-    pub fn push(&mut self, expression: Expression) {
-        let expression = std::mem::ManuallyDrop::new(expression);
-        // SAFETY: both are alive; the rule frees the expression from here on, so its own drop is off.
-        unsafe { sys::nftnl_rule_add_expr(self.0.as_ptr(), expression.0.as_ptr()) }
-    }
-}
 
 owned!(
     /// An expression.
@@ -251,5 +255,15 @@ impl Expression {
         // SAFETY: the name ends in a NUL; gives a new expression, or NULL when there is none of that name or no memory.
         let expression = NonNull::new(unsafe { sys::nftnl_expr_alloc(name.as_ptr()) });
         expression.map(Self).ok_or_else(|| Cow::Owned(format!("libnftnl makes no expression {name:?}")))
+    }
+
+    /// Appends its name and data to a message.
+    ///
+    /// # Safety
+    ///
+    /// As with the other objects: room behind `message`.
+    pub unsafe fn put(&self, message: *mut nlmsghdr) {
+        // SAFETY: the expression is alive; the caller vouches for the message.
+        unsafe { sys::nftnl_expr_build_payload(message.cast(), self.0.as_ptr()) }
     }
 }
