@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes what the kernel says about a ruleset into fuzz/corpus/{netlink,nftables}, one datagram a file, and what it says
-about refused packets into fuzz/corpus/{nflog,packet}.
+about refused packets into fuzz/corpus/{nflog,packet}, about flows into conntrack, about sockets into inet_diag.
 
 Run it in a network namespace of its own, as root:
 
@@ -124,6 +124,36 @@ def logged():
     return found
 
 
+FLOWS = """
+flush ruleset
+table inet flows { chain output { type filter hook output priority 0; ct state new accept; }; }
+"""
+
+
+def connections():
+    """What conntrack and sock_diag(7) say of a TCP connection and a connected UDP socket of each family, open and half closed."""
+    subprocess.run(["nft", "-f", "-"], input=FLOWS, text=True, check=True)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    kept, found = [], {}
+    for family, loopback, number in (socket.AF_INET, "127.0.0.1", 2), (socket.AF_INET6, "::1", 10):
+        server = socket.socket(family, socket.SOCK_STREAM)
+        server.bind((loopback, 0))
+        server.listen()
+        open_one = socket.create_connection(server.getsockname()[:2])
+        half = socket.create_connection(server.getsockname()[:2])
+        half.shutdown(socket.SHUT_WR)
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        udp.connect((loopback, 53))
+        udp.send(b"x")
+        kept += [server, open_one, half, udp]
+        # CTNETLINK's own number is 1, IPCTNL_MSG_CT_GET is 1; then the family.
+        found[f"conntrack/flows{number}"] = ask(NETFILTER, 1 << 8 | 1, REQUEST | DUMP, bytes([number, 0, 0, 0]))
+        for protocol in 6, 17:
+            which = struct.pack("=BBBBI", number, protocol, 0, 0, 0xFFF) + bytes(48)
+            found[f"inet_diag/sockets{number}-{protocol}"] = ask(4, 20, REQUEST | DUMP, which)
+    return found
+
+
 def main():
     corpus = pathlib.Path(__file__).parent / "corpus"
     subprocess.run(["nft", "-f", "-"], input=RULES, text=True, check=True)
@@ -165,6 +195,9 @@ def main():
                 # The target takes the version by its first byte.
                 (corpus / "packet" / name).write_bytes(bytes([packet[0] >> 4]) + packet)
             at += length + -length % 4
+    for name, datagrams in connections().items():
+        (corpus / name).parent.mkdir(parents=True, exist_ok=True)
+        (corpus / name).write_bytes(datagrams[0])
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ macro_rules! replays {
     };
 }
 
-replays!(netlink nftables transaction ruleset json policy toml variables passwd proxy packet nflog dns);
+replays!(netlink nftables transaction ruleset json policy toml variables passwd proxy packet nflog dns btf conntrack inet_diag);
 
 /// Hands a target pseudo-random bytes: xorshift, the same on every machine.
 fn draw(times: usize, target: impl Fn(&[u8])) {

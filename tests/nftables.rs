@@ -1019,3 +1019,39 @@ fn rules_are_made_as_nft_makes_them() {
         }
     });
 }
+
+#[test]
+fn what_others_prepare_meanwhile_is_not_taken_for_a_difference() {
+    in_namespace(|| {
+        let (other, own) = (id(Family::Inet, "other"), id(Family::Inet, "own"));
+        let mut want = Ruleset { tables: vec![table(&own)], ..Ruleset::default() };
+        // More than one datagram of chains.
+        want.chains = (0..400).map(|n| chain(&own, &format!("chain-{n:04}"), None)).collect();
+        let mut socket = Socket::open().unwrap();
+        // The other table is told first.
+        socket.commit(&add([Object::Table(table(&other))])).unwrap();
+        socket.commit(&want.create()).unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let mut beside = Socket::open().unwrap();
+        std::thread::scope(|scope| {
+            let work = scope.spawn(|| {
+                // Prepared, and given up for its last part: the ruleset never changes.
+                let mut objects: Vec<Object> =
+                    (0..3000).map(|n| Object::Chain(chain(&other, &format!("x{n}"), None))).collect();
+                objects.push(Object::Chain(chain(&id(Family::Inet, "nowhere"), "x", None)));
+                let transaction = add(objects);
+                let mut given_up = 0u32;
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    beside.commit(&transaction).unwrap_err();
+                    given_up += 1;
+                }
+                given_up
+            });
+            let verified: Vec<_> = (0..300).map(|_| socket.verify(&want).map_err(|error| error.chain())).collect();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            println!("{} transactions were given up meanwhile", work.join().unwrap());
+            let wrong: Vec<_> = verified.iter().filter_map(|one| one.as_ref().err()).collect();
+            assert!(wrong.is_empty(), "{} of 300, first: {}", wrong.len(), wrong[0]);
+        });
+    });
+}

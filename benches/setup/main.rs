@@ -9,6 +9,7 @@
 //! turn, so that all see the same machine. `docs/benchmarks.md` tells what was found and how to read it.
 
 mod internet;
+mod many;
 mod ordinary;
 mod raw;
 mod table;
@@ -72,6 +73,7 @@ fn bench(rounds: Rounds) -> Outcome<()> {
             }
         };
         setups(rounds, "direct endpoints", policy).await?;
+        many::run(rounds.setups / 8, rounds.connects).await?;
         connects(rounds, &internet).await
     })?;
     transactions::run(rounds.sizes)

@@ -4,9 +4,10 @@ use std::time::SystemTime;
 
 use ringfence::audit::Event;
 use ringfence::nft::{Object, Transaction, Verb};
+use ringfence::wire::btf::Btf;
 use ringfence::wire::netlink::{self, Attributes, HEADER_LEN, Message};
 use ringfence::wire::packet::{self, Packet, Transport, Version};
-use ringfence::wire::{nflog, nftables};
+use ringfence::wire::{conntrack, inet_diag, nflog, nftables};
 
 /// The deepest nesting that is walked: deeper than any message of the kernel's.
 const DEPTH: usize = 12;
@@ -127,5 +128,50 @@ pub fn nflog(datagram: &[u8]) {
         let line = Event::of(&packet, SystemTime::UNIX_EPOCH).to_json();
         assert!(line.starts_with("{\"schema\":1,\"event\":\"") && line.ends_with('}'), "{line}");
         assert!(!line.contains(char::is_control), "{line:?}");
+    }
+}
+
+/// Cuts every struct out of a description of types. All of them are in what comes out, which is whole: to cut it once more changes nothing.
+pub fn btf(bytes: &[u8]) {
+    let Ok(whole) = Btf::parse(bytes) else { return };
+    let Ok(mut names) = whole.structs() else { return };
+    // Of such a name nothing is left.
+    names.retain(|name| !name.starts_with(b"___"));
+    let Ok(cut) = whole.cut(&names) else { return };
+    let parsed = Btf::parse(&cut).expect("our own bytes");
+    let found = parsed.structs().expect("our own types");
+    assert!(names.iter().all(|name| found.contains(name)), "a struct was lost");
+    assert_eq!(parsed.cut(&names).expect("our own types").len(), cut.len());
+}
+
+/// Decodes flows of conntrack. The order to delete one names that very flow.
+pub fn conntrack(datagram: &[u8]) {
+    for message in netlink::messages(datagram) {
+        let Ok(message) = message else { break };
+        let Ok(Some(flow)) = conntrack::flow(&message) else { continue };
+        assert!(flow.tcp.is_none() || flow.original.protocol == 6, "{flow:?}");
+        // A tuple of two families is none of the kernel's, and can't be asked for.
+        if flow.original.source.is_ipv4() != flow.original.destination.is_ipv4() {
+            continue;
+        }
+        let order = conntrack::delete(&flow, 7);
+        let order = netlink::messages(&order).next().expect("our own message").expect("our own message");
+        let named = conntrack::flow(&order).expect("our own flow").expect("our own flow");
+        // How far a connection is does not name it.
+        assert_eq!(named, conntrack::Flow { tcp: None, ..flow });
+    }
+}
+
+/// Decodes sockets of sock_diag(7). The order to end one names it by the very bytes that it was told by.
+pub fn inet_diag(datagram: &[u8]) {
+    for message in netlink::messages(datagram) {
+        let Ok(message) = message else { break };
+        let Ok(socket) = inet_diag::peered(&message) else { continue };
+        for protocol in [6, 17] {
+            let order = inet_diag::destroy(&socket, protocol, 7);
+            assert_eq!(order[HEADER_LEN], message.payload[0]);
+            assert_eq!(order[HEADER_LEN + 1], protocol);
+            assert_eq!(order[HEADER_LEN + 8..], message.payload[4..52]);
+        }
     }
 }

@@ -10,7 +10,7 @@ mod proxy;
 mod text;
 mod transaction;
 
-pub use bytes::{netlink, nflog, nftables, packet};
+pub use bytes::{btf, conntrack, inet_diag, netlink, nflog, nftables, packet};
 pub use dns::dns;
 pub use kernel::ruleset;
 pub use proxy::proxy;
@@ -21,7 +21,7 @@ pub use transaction::transaction;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("netlink", netlink),
     ("nftables", nftables),
     ("transaction", transaction),
@@ -35,4 +35,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("packet", packet),
     ("nflog", nflog),
     ("dns", dns),
+    ("btf", btf),
+    ("conntrack", conntrack),
+    ("inet_diag", inet_diag),
 ];

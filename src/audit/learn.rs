@@ -121,12 +121,15 @@ fn used(denials: &[&Denial]) -> String {
     text
 }
 
-/// A program chooses its name, and must not end a remark with it.
+/// A program chooses its name, and must not end a remark with it, nor have it read otherwise than it stands there: what has no shape of its own,
+/// marks that turn the direction of text among it, is escaped.
 fn plain(text: &str) -> String {
     text.chars()
-        .flat_map(
-            |character| if character.is_control() { character.escape_default().collect() } else { vec![character] },
-        )
+        .flat_map(|character| match character {
+            // `escape_debug` escapes these of the printable ones, and no others.
+            '\'' | '"' | '\\' => vec![character],
+            other => other.escape_debug().collect(),
+        })
         .collect()
 }
 
@@ -177,7 +180,7 @@ mod tests {
             attempt("connect", "tcp", Some("api.example.com"), "-", Some(443), "/usr/bin/curl"),
             attempt("bypass", "tcp", None, "203.0.113.9", Some(22), "/usr/bin/ssh"),
             attempt("bypass", "tcp", None, "203.0.113.9", Some(22), "/usr/bin/ssh"),
-            attempt("bypass", "tcp", None, "203.0.113.9", Some(22), "/evil\n\"]"),
+            attempt("bypass", "tcp", None, "203.0.113.9", Some(22), "/evil\n\"]\u{202e}\u{2028}"),
             attempt("dns", "dns", Some("a.example.com"), "-", None, "/x"),
             attempt("bypass", "udp", Some("a.example.com"), "203.0.113.7", Some(123), "/usr/sbin/ntpd"),
             attempt("dns", "dns", Some("only.example.com"), "-", None, "/x"),
@@ -192,7 +195,7 @@ mod tests {
 # no policy allows icmp to 203.0.113.8: once, by /bin/ping
 direct = [
     "db.example.com:5432",
-    "203.0.113.9:22",  # 3 times, by /usr/bin/ssh, /evil\n"]
+    "203.0.113.9:22",  # 3 times, by /usr/bin/ssh, /evil\n"]\u{202e}\u{2028}
 ]
 allow = [
     "api.example.com:443",  # once, by /usr/bin/curl

@@ -11,6 +11,9 @@ use super::{Attempt, Denial, Identity, RuleCount, Summary};
 /// How many denials are told apart. A program that tries every port of every address makes no more.
 const ROWS: usize = 512;
 
+/// How many rules are counted apart. Those of the fence are fewer; a program that may write rules of its own can log with any prefix.
+const RULES: usize = 64;
+
 /// How many ancestors a denial keeps.
 const ANCESTORS: usize = 8;
 
@@ -67,9 +70,11 @@ impl Report {
         if stage == "bypass"
             && let Some(rule) = &attempt.rule
         {
+            let room = self.received.len() < RULES;
             match self.received.get_mut(rule) {
                 Some(count) => *count += 1,
-                None => drop(self.received.insert(rule.clone(), 1)),
+                None if room => drop(self.received.insert(rule.clone(), 1)),
+                None => {}
             }
         }
         let process = attempt.identity.as_ref().and_then(Identity::process);
@@ -230,5 +235,17 @@ mod tests {
         let summary = report.summary(UNIX_EPOCH, &[]);
         assert_eq!((summary.denials.len(), summary.others), (ROWS, u64::from(u16::MAX) - ROWS as u64));
         assert_eq!(summary.refused, u64::from(u16::MAX));
+    }
+
+    #[test]
+    fn a_program_that_logs_with_rules_of_its_own_fills_no_memory() {
+        let mut report = Report::new("job".into(), false);
+        for number in 0..10_000 {
+            let mut forged = attempt(1, "203.0.113.9", 1);
+            forged.rule = Some(format!("forged-{number}"));
+            report.add(&forged, &Advice::default());
+        }
+        assert_eq!(report.received.len(), RULES);
+        assert_eq!(report.refused(), 10_000);
     }
 }

@@ -90,7 +90,11 @@ fn class4(address: Ipv4Addr) -> Option<Class> {
 fn class6(address: Ipv6Addr) -> Option<Class> {
     let carried = |high: u16, low: u16| class4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
     match address.segments() {
-        [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254] => Some(Class::Metadata),
+        // Amazon's local services, credentials of containers among them (::23, ::254); Google's; Oracle's; Scaleway's.
+        [0xfd00, 0x0ec2, ..]
+        | [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254]
+        | [0xfd00, 0x00c1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
+        | [0xfd00, 0x0042, 0, 0, 0, 0, 0, 0x0042] => Some(Class::Metadata),
         [0, 0, 0, 0, 0, 0, 0, 0] => Some(Class::Unspecified),
         [0, 0, 0, 0, 0, 0, 0, 1] => Some(Class::Loopback),
         // IPv4-compatible; IPv4-mapped addresses have become IPv4 before.
@@ -227,6 +231,9 @@ mod tests {
             "168.63.129.16",
             "::ffff:168.63.129.16",
             "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
             "::ffff:169.254.169.254",
             "2002:a9fe:a9fe::1",
         ] {

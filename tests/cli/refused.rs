@@ -115,7 +115,22 @@ fn options_that_cannot_be() {
         &["--learn", "x.toml"],
         "--learn: `learn = x.toml` is not possible without `audit` (what would be refused is learned while it passes)",
     );
-    refused(&world, &["--dns-grace", "1d"], "--dns-grace: `1d` is not whole seconds from 0 to 86400");
+    refused(&world, &["--audit", "--learn", ""], "--learn: `` is not a file (it is empty)");
+    for (value, why) in [
+        ("on", "a resolver is named by its address, and this is none"),
+        ("ns.example", "a resolver is named by its address, and this is none"),
+        ("", "a resolver is named by its address, and this is none"),
+        ("203.0.113.53:0", "port 0 cannot be connected to"),
+        ("203.0.113.53:65536", "`65536` is no port from 1 to 65535"),
+        ("2001:db8::53:x", "several colons, and no IPv6 address in brackets such as `[2001:db8::9]:443`"),
+    ] {
+        let what = "is not `auto`, `open`, `off` or a resolver `ADDRESS[:PORT]`";
+        refused(&world, &["--dns", value], &format!("--dns: `{value}` {what} ({why})"));
+    }
+    for value in ["1d", "86401", "", "1.5"] {
+        let line = format!("--dns-grace: `{value}` is not whole seconds from 0 to 86400");
+        refused(&world, &["--dns-grace", value], &line);
+    }
     refused(
         &world,
         &["--private-name", "*"],
@@ -123,6 +138,36 @@ fn options_that_cannot_be() {
     );
     refused(&world, &["-q", "-v"], "--quiet: not possible beside --verbose");
     refused(&world, &["--name", "a", "--name", "b"], "--name: it may be given once, and is given again");
+}
+
+#[test]
+fn names_that_cannot_be() {
+    let Some(world) = World::new() else { return };
+    for (value, why) in [
+        ("a..b:5", "a label is empty"),
+        ("a b:5", "` ` is no character of a name"),
+        ("*.:5", "the host is missing"),
+        ("*.*.example:5", "only the first label may be `*`"),
+        ("xn--:5", "the label `xn--` starts or ends with a hyphen"),
+    ] {
+        for flag in ["--direct", "--direct-udp"] {
+            refused(&world, &[flag, value], &format!("{flag}: `{value}` is not a direct endpoint `HOST:PORT` ({why})"));
+        }
+    }
+    refused(
+        &world,
+        &["--direct", "a.example:5,,b.example:6"],
+        "--direct: `a.example:5,,b.example:6` is not a list of entries separated by commas (entry 2 is empty)",
+    );
+    for (value, why) in [
+        ("*", "a lone `*` is everybody: name who may be reached"),
+        ("a..b", "a label is empty"),
+        ("203.0.113.9:1", "a host is due here, without a port"),
+        ("", "it is empty"),
+    ] {
+        let line = format!("--direct-host: `{value}` is not a host to reach on TCP port 443 ({why})");
+        refused(&world, &["--direct-host", value], &line);
+    }
 }
 
 #[test]

@@ -12,3 +12,4 @@ mod ocsf;
 mod receiver;
 mod rules;
 mod told;
+mod who;

@@ -71,6 +71,23 @@ fn a_file_and_a_socket_show_what_was_counted() {
     assert!(!socket.exists());
 }
 
+/// The directory may be one that the program inside writes to, and the supervisor root.
+#[test]
+fn a_link_in_the_way_of_metrics_is_not_followed() {
+    let Some(world) = World::new() else { return };
+    let (file, victim) = (world.directory().join("metrics.prom"), world.directory().join("victim"));
+    std::fs::write(&victim, "untouched").unwrap();
+    let mut command = world.program("sh");
+    // The number that the supervisor will have.
+    let script = r#"ln -s "$1" "$2/.metrics.prom.$$"; exec "$3" run -q --metrics "$2/metrics.prom" -- true"#;
+    command.args(["-c", script, "sh"]).arg(&victim).arg(world.directory()).arg(env!("CARGO_BIN_EXE_ringfence"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = finish(world.spawn(command));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+    assert!(std::fs::symlink_metadata(&file).unwrap().is_file());
+}
+
 #[test]
 fn where_metrics_can_not_be_shown_nothing_is_started() {
     let Some(world) = World::new() else { return };

@@ -440,6 +440,18 @@ int main(int count, char **words) {
         if (child == 0)
             _exit(0);
         waitpid(child, NULL, 0);
+    } else if (IS("crowd")) {
+        // One socket, and many processes that send the same at the same time.
+        int fd = made(AF_INET, SOCK_DGRAM, 0);
+        own_port(fd);
+        for (int i = 0; i < 40; i++)
+            if (fork() == 0) {
+                for (int j = 0; j < 20; j++)
+                    throw(fd, 1022);
+                _exit(0);
+            }
+        while (wait(NULL) > 0)
+            ;
     } else if (IS("connects") || IS("sends")) {
         // For the benchmark: so many, and how many nanoseconds the one in the middle took.
         struct timespec before, after;

@@ -36,6 +36,19 @@ fn two_that_share_a_socket_and_send_the_same_are_both_named_or_told_apart() {
 }
 
 #[test]
+fn a_crowd_that_sends_the_same_is_not_named_one_by_one() {
+    let (Some(cell), Some(program), Some(attempt)) = (Cell::new(), program(), attempt()) else { return };
+    let ((_, output), told) = cell.watch(program, || cell.run(Command::new(attempt).arg("crowd")));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!told.is_empty());
+    let named = told.iter().map(|one| match &one.identity {
+        Identity::Ambiguous { candidates } => candidates.len(),
+        _ => 0,
+    });
+    assert!(named.max() <= Some(16), "events grow with the number of processes that a program starts");
+}
+
+#[test]
 fn a_port_that_changes_hands_names_its_holder() {
     let Some((score, _)) = judged("shared-port", &[]) else { return };
     assert_eq!(score.right, 50);

@@ -97,6 +97,16 @@ fn with_the_hosts_pids_and_a_user_namespace() {
 }
 
 #[test]
+fn with_an_audit() {
+    killed_at_any_time("--audit --name audited");
+}
+
+#[test]
+fn with_names_that_lead_to_direct_endpoints() {
+    killed_at_any_time("--name live --direct *.example.com:443,web.example:80");
+}
+
+#[test]
 fn with_everything() {
     killed_at_any_time(
         "--name all --keep-caps NET_ADMIN --allow web.example --direct 203.0.113.9:5432,[2001:db8::9]:5432",

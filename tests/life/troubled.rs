@@ -131,7 +131,7 @@ fn a_name_does_not_lead_to_the_host_or_to_metadata() {
             assert_eq!(output.status.code(), Some(125));
         }
         // Where a wildcard covers what the host's file says of the host itself, that is no reason not to start, and opens nothing.
-        let wild = format!("run --direct *.example:80 -- {} -I -c", crate::support::python().unwrap_or("python3"));
+        let wild = format!("run -q --direct *.example:80 -- {} -I -c", crate::support::python().unwrap_or("python3"));
         let mut command = world.ringfence(wild.split(' '));
         command.arg("import socket; print(socket.socket(socket.AF_INET).connect_ex(('198.51.100.1', 80)))");
         assert_eq!(good(world.output(command)), "111\n", "{address}");

@@ -9,7 +9,7 @@ use super::{Authority, Inside, echo, policy};
 use crate::world::World;
 
 /// How many IPv4 endpoints are open on the host's side.
-fn open4(world: &World) -> usize {
+pub(super) fn open4(world: &World) -> usize {
     let count = || {
         let mut socket = Socket::open().unwrap();
         let tables = socket.tables().unwrap();

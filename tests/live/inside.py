@@ -42,6 +42,23 @@ def do(words):
             sock = connect(socket.SOCK_DGRAM, host, port)
             sock.sendall(b"x")
             return "answered " + sock.recv(64).decode()
+        case ["ping", host]:
+            six = ":" in host
+            sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_RAW, 58 if six else 1)
+            sock.settimeout(3)
+            # The kernel adds the checksum of ICMPv6 alone.
+            sock.sendto(b"\x80\0\0\0\0\7\0\1" if six else b"\x08\0\xf7\xf7\0\7\0\1", (host, 0))
+            while sock.recv(64)[0 if six else 20] != (129 if six else 0):
+                pass
+            return "answered"
+        case ["own", host]:
+            # The address that it would send from. Connecting a datagram socket sends nothing.
+            sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+            sock.connect((host, 9))
+            return sock.getsockname()[0]
+        case ["listen", key]:
+            sock = kept[key] = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+            return f"listening {sock.getsockname()[1]}"
         case ["download", proto, host, port]:
             # Reports the first byte at once, and the end.
             sock = connect(socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM, host, port)

@@ -7,8 +7,12 @@ mod world;
 
 mod by_name;
 mod by_order;
+mod learn;
 mod many;
 mod orders;
+mod rotation;
+mod servers;
+mod told;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Output, Stdio};
@@ -60,8 +64,15 @@ impl Inside {
         self.hear()
     }
 
-    /// Ends it, and gives what ringfence said on standard error.
-    fn end(mut self) -> String {
+    /// Ends it, and gives what ringfence complained of on standard error: all but the report of what was refused.
+    fn end(self) -> String {
+        let said = self.report();
+        let report = ["ringfence: refused ", "ringfence: would have refused "];
+        said.lines().take_while(|line| !report.iter().any(|start| line.starts_with(start))).collect()
+    }
+
+    /// Ends it, and gives all that ringfence said on standard error.
+    fn report(mut self) -> String {
         drop(self.words.take());
         let mut said = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -121,6 +132,17 @@ impl Drop for Authority {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A server in the internet that answers every datagram with `heard`.
+fn hears(world: &World, address: &str) {
+    let socket = world.outer.internet.run(|| std::net::UdpSocket::bind(address)).unwrap().unwrap();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 64];
+        while let Ok((_, peer)) = socket.recv_from(&mut bytes) {
+            let _ = socket.send_to(b"heard", peer);
+        }
+    });
 }
 
 /// A server in the internet that sends back what it gets.

@@ -87,7 +87,8 @@ fn git_clones() {
     .enumerate()
     {
         let copy = world.directory().join(format!("clone{number}"));
-        let mut command = world.ringfence("run".split(' ').chain(flags.split(' ')).chain(["--", "git", "clone", "-q"]));
+        let mut command =
+            world.ringfence("run -q".split(' ').chain(flags.split(' ')).chain(["--", "git", "clone", "-q"]));
         command.arg(format!("http://{host}:8080/repository.git")).arg(&copy);
         good(world.output(command));
         let blob = |at: &std::path::Path| std::fs::read(at.join("blob")).unwrap();

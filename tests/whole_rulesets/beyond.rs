@@ -296,10 +296,3 @@ pub fn rulesets() -> Vec<(&'static str, Vec<Message>)> {
         ),
     ]
 }
-
-/// A rule that no dump has room for, and one after it. The kernel takes it, and its dumps end before it as if there were no more.
-pub fn rule_too_large_to_dump() -> Vec<Message> {
-    let comment: Vec<u8> = [&b"a comment of xtables"[..], &[0; 236]].concat();
-    let large = vec![expr("match", vec![text(1, "comment"), number(2, 0), bytes(3, &comment)]); 128];
-    rules(vec![vec![verdict(DROP)], large, vec![verdict(DROP)]])
-}

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ringfence::kernel::forwarding::{self, Forwarding};
 use ringfence::kernel::netns::Netns;
 use ringfence::kernel::nftables;
-use ringfence::kernel::rtnetlink::Socket;
+use ringfence::kernel::rtnetlink::{RouteKind, Socket};
 
 use crate::support::{Outer, Shape};
 
@@ -45,6 +45,23 @@ fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(more).map(|directory| directory.join(program)).find(|file| file.is_file())
+}
+
+/// Waits until the kernel has made the routes that come with addresses: an account of the host that is taken before would miss them.
+fn settled(host: &Netns) {
+    let made = || {
+        let mut links = Socket::open().unwrap();
+        let routes = links.routes().unwrap();
+        let local = |address: std::net::IpAddr| {
+            routes.iter().any(|route| route.kind == RouteKind::Local && route.destination.addr() == address)
+        };
+        links.addresses().unwrap().iter().all(|address| local(address.address.addr()))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !host.run(made).unwrap() {
+        assert!(Instant::now() < deadline, "the routes of the host's addresses were not made");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// A host with an uplink to an internet. Everything is gone when it is dropped.
@@ -87,6 +104,7 @@ impl World {
         let mut line = String::new();
         BufReader::new(mounts.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n", "the mount namespace could not be prepared");
+        settled(&outer.host);
         Some(Self { outer, mounts, directory, mark })
     }
 

@@ -19,7 +19,7 @@ pub struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 pub enum Subcommand {
     /// Fence a command; the exit status is the command's (128+N for signal N).
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Show what `run` would do, without doing it: wire, both rulesets, environment.
     Plan(PlanArguments),
     /// Show or change the policy of a sandbox that runs, by the name it was given with `run --name`.

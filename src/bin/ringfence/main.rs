@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Err(error) => return not_arguments(&error),
     };
     let result = match arguments.subcommand {
-        Subcommand::Run(arguments) => run::run(arguments),
+        Subcommand::Run(arguments) => run::run(*arguments),
         Subcommand::Plan(arguments) => plan::plan(arguments),
         Subcommand::Policy(arguments) => policy::policy(arguments),
         Subcommand::Doctor(arguments) => doctor::doctor(arguments),

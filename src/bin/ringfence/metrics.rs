@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -108,14 +109,22 @@ impl Drop for Metrics {
 }
 
 /// Replaces a file at once: whoever reads sees the old text or the new one.
+///
+/// The program inside may see the directory and be allowed to write to it: what it put in the way, a link that leads elsewhere above all, is never
+/// followed.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let name = path.file_name().ok_or(std::io::ErrorKind::IsADirectory)?;
     let mut beside = std::ffi::OsString::from(".");
     beside.push(name);
     beside.push(format!(".{}", std::process::id()));
     let beside = path.with_file_name(beside);
-    fs::write(&beside, text)?;
-    fs::rename(&beside, path).inspect_err(|_| {
+    // Of one that was killed in between, and had this number.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut new = fs::OpenOptions::new().write(true).create_new(true).open(&beside)?;
+    new.write_all(text.as_bytes()).and_then(|()| fs::rename(&beside, path)).inspect_err(|_| {
         // The error that matters is the first.
         let _ = fs::remove_file(&beside);
     })

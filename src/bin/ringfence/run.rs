@@ -128,7 +128,7 @@ fn write_learned(file: &Sourced<LearnTo>, learned: &str) -> Result<()> {
         .and_then(|()| std::fs::rename(&beside, path));
     written.map_err(|error| {
         let _ = std::fs::remove_file(&beside);
-        io_error(&format!("{}: can't write what was learned to `{}`", file.origin, file.value), error)
+        io_error(format!("{}: can't write what was learned to `{}`", file.origin, file.value), error)
     })
 }
 

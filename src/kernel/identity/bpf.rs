@@ -166,9 +166,6 @@ pub(super) fn load(instructions: &[u8], license: &CStr, name: [u8; 16]) -> Resul
         Ok(program) => Ok(program),
         Err(errno) => {
             let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
-            if std::env::var_os("RFDBG").is_some() {
-                eprintln!("{}", String::from_utf8_lossy(&log[..end][end.saturating_sub(3000)..]));
-            }
             let text = String::from_utf8_lossy(log.get(..end).unwrap_or_default()).into_owned();
             Err((errno, Some(text)))
         }

@@ -15,18 +15,19 @@ use std::sync::{Arc, Mutex};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, sockopt};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::CANDIDATES;
 use super::process::Callers;
 use super::program::lock;
 use super::socket::{self, Notified};
 use crate::audit::{Attempted, Identify, Identity, Process};
 use crate::{Error, ErrorKind, Result};
 
-/// How many marks, and how many sockets, are remembered.
-const MOST: usize = 1 << 16;
+/// How many marks, and how many sockets, are remembered: more than packets wait to be told of.
+const MOST: usize = 1 << 14;
 
 /// `PIDFD_THREAD`: the thread itself, which may have descriptors of its own.
 ///
@@ -75,9 +76,16 @@ impl Marks {
     }
 }
 
+/// The number of this thread's network namespace; none before Linux 5.14.
+fn own_netns() -> Option<u64> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    socket::netns_cookie(socket.as_fd()).ok()
+}
+
 /// Looks at each caller and lets it go on.
 fn attend(listener: &OwnedFd, known: &Mutex<Known>) {
     let mut callers = Callers::default();
+    let own = own_netns();
     loop {
         let mut ready = [PollFd::new(listener, PollFlags::IN)];
         match poll(&mut ready, None) {
@@ -91,12 +99,14 @@ fn attend(listener: &OwnedFd, known: &Mutex<Known>) {
         }
         // Interrupted, or the caller was killed meanwhile.
         let Ok(notified) = Notified::receive(listener.as_fd()) else { continue };
-        if let Err(errno) = mark(&notified, listener, &mut callers, known)
+        if let Err(errno) = mark(&notified, listener, own, &mut callers, known)
             && notified.is_valid(listener.as_fd())
         {
             // The call goes on nevertheless: who is watched must not be worse off. But its socket may bear another's mark.
-            tracing::warn!(%errno, "can't mark a socket, so who tried is not told any more");
-            lock(known).blind = true;
+            let blind = std::mem::replace(&mut lock(known).blind, true);
+            if !blind {
+                tracing::warn!(%errno, "can't mark a socket, so who tried is not told any more");
+            }
         }
         notified.go_on(listener.as_fd());
     }
@@ -106,6 +116,7 @@ fn attend(listener: &OwnedFd, known: &Mutex<Known>) {
 fn mark(
     notified: &Notified,
     listener: &OwnedFd,
+    own: Option<u64>,
     callers: &mut Callers,
     known: &Mutex<Known>,
 ) -> std::result::Result<(), Errno> {
@@ -126,6 +137,10 @@ fn mark(
         Ok(AddressFamily::INET | AddressFamily::INET6) => {}
         // Of another family, or no socket at all.
         _ => return Ok(()),
+    }
+    // One that was handed in, as descriptor 0 or over a unix socket: a mark of ours could lead the host's packets another way.
+    if own.is_some() && socket::netns_cookie(socket.as_fd()).ok() == own {
+        return Ok(());
     }
     // Whom nobody can look at leaves no mark, another's least of all.
     let Some(process) = callers.look_at(notified.thread()) else { return socket::set_mark(socket.as_fd(), 0) };
@@ -156,10 +171,13 @@ impl Known {
             Vec::new()
         });
         let same = |one: &Arc<Process>| (one.pid, one.start_time) == (process.pid, process.start_time);
+        let room = users.len() <= CANDIDATES;
         match users.iter_mut().find(|one| same(one)) {
             // It may have executed another program since.
             Some(known) => *known = process,
-            None => users.push(process),
+            // One more than are named tells that there were too many. A program can have any number of processes use a socket.
+            None if room => users.push(process),
+            None => {}
         }
         let mark = loop {
             let mut bytes = [0u8; 4];
@@ -191,6 +209,7 @@ impl Identify for Marks {
                 process: Process::clone(one),
                 reason: "it was the last to be seen with this socket, which another process may share".into(),
             },
+            Some(several) if several.len() > CANDIDATES => Identity::unknown(super::TOO_MANY),
             Some(several @ [_, ..]) => {
                 Identity::Ambiguous { candidates: several.iter().map(|one| Process::clone(one)).collect() }
             }
@@ -249,6 +268,27 @@ mod tests {
         }
         lock(&marks.known).blind = true;
         assert_eq!(ask(&mut marks, Some(alone)).certainty(), "unknown");
+    }
+
+    #[test]
+    fn a_socket_that_all_use_is_nobodys_and_takes_no_more_memory() {
+        let mut marks = Marks { known: Arc::default() };
+        let mut last = 0;
+        for pid in 1..=100 * CANDIDATES as u32 {
+            last = lock(&marks.known).note(7, process(pid)).unwrap();
+            let told = ask(&mut marks, Some(last));
+            let expected = match pid as usize {
+                1 => "inferred",
+                few if few <= CANDIDATES => "ambiguous",
+                _ => "unknown",
+            };
+            assert_eq!(told.certainty(), expected, "{pid} processes");
+        }
+        assert_eq!(lock(&marks.known).users[&7].len(), CANDIDATES + 1);
+        // Nor is it anybody's again when the last that was noted comes back.
+        let again = lock(&marks.known).note(7, process(1)).unwrap();
+        assert_ne!(again, last);
+        assert_eq!(ask(&mut marks, Some(again)).certainty(), "unknown");
     }
 
     #[test]

@@ -21,9 +21,16 @@ mod process;
 mod program;
 mod ring;
 mod socket;
+mod structs;
 mod watch;
 
 pub use marks::Marks;
 pub use means::{Means, Nobody, Way};
 pub use program::{Logged, Program};
 pub use watch::Watch;
+
+/// Most processes that are named for one packet. Each is told with all that is known of it, and a program can start any number of them.
+const CANDIDATES: usize = 16;
+
+/// What is told for more.
+const TOO_MANY: &str = "more processes sent what can't be told apart than are named";

@@ -18,6 +18,9 @@ use crate::audit::{Ancestor, Process};
 /// What may be read of one file of `/proc`.
 const MOST: u64 = 64 << 10;
 
+/// Most bytes of arguments that are told. A program chooses them, and every event that waits for its reader holds a copy.
+const ARGUMENTS: u64 = 8 << 10;
+
 /// How many paths of cgroups are remembered.
 const CGROUPS: usize = 1024;
 
@@ -119,17 +122,21 @@ impl Running {
 
     /// Its arguments, if it still executes the file with this inode.
     pub fn argv(&self, inode: u64) -> Option<Vec<String>> {
-        let bytes = self.read("cmdline")?;
+        let bytes = self.read_up_to("cmdline", ARGUMENTS)?;
         self.exe(inode)?;
         (!bytes.is_empty()).then(|| arguments(&bytes))
     }
 
     /// A whole file of its folder, if it is not too long.
     pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+        self.read_up_to(name, MOST)
+    }
+
+    fn read_up_to(&self, name: &str, most: u64) -> Option<Vec<u8>> {
         let fd = rustix::fs::openat(&self.folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let mut bytes = Vec::new();
-        File::from(fd).take(MOST).read_to_end(&mut bytes).ok()?;
-        ((bytes.len() as u64) < MOST).then_some(bytes)
+        File::from(fd).take(most).read_to_end(&mut bytes).ok()?;
+        ((bytes.len() as u64) < most).then_some(bytes)
     }
 
     /// Path of its cgroup.

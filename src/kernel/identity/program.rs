@@ -5,7 +5,6 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aya_obj::btf::Btf;
 use aya_obj::{Function, Object};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -13,12 +12,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use super::bpf::{self, ARRAY, HASH, LRU_HASH, MMAPABLE, MapShape, Mapped};
 use super::process::Cgroups;
 use super::ring::Ring;
+use super::structs::{self, broken};
 use super::watch::Watch;
 use crate::kernel::netns::Netns;
 use crate::{Error, ErrorKind, Result};
-
-/// What clang made of `refused.bpf.c`.
-static OBJECT: &[u8] = include_bytes!("refused.bpf.o");
 
 /// In front of the fence's chains, whose priority is 0, and behind them.
 const BEFORE: i32 = -1;
@@ -84,16 +81,7 @@ impl Program {
         missing_capability()?;
         // The cheapest thing that the kernel refuses to whoever has the capabilities in a user namespace of their own alone.
         map("rings", HASH, 8, 4, 1, 0)?;
-        let target = Btf::from_sys_fs().map_err(|error| {
-            Error::new(ErrorKind::Unsupported, "can't read the kernel's description of its structs")
-                .because(error)
-                .hint("this needs CONFIG_DEBUG_INFO_BTF and /sys/kernel/btf/vmlinux")
-        })?;
-        let mut object = Object::parse(OBJECT).map_err(broken)?;
-        object.relocate_btf(&target).map_err(|error| {
-            Error::new(ErrorKind::Unsupported, "the kernel's structs are not those that the program knows")
-                .because(error)
-        })?;
+        let object = structs::fitted()?;
         let first = Set::new(&object, 1)?;
         let shared = Shared { object, sets: Mutex::new(vec![Arc::new(first)]), cgroups: Arc::default() };
         Ok(Self { shared: Arc::new(shared) })
@@ -330,10 +318,6 @@ fn cookie() -> Result<u64> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .map_err(|errno| refused(errno, "can't make a socket"))?;
     super::socket::netns_cookie(socket.as_fd()).map_err(|errno| refused(errno, "can't read a namespace's cookie"))
-}
-
-fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Unsupported, "the program can't be prepared for this kernel").because(error)
 }
 
 fn refused(errno: Errno, what: impl Into<String>) -> Error {

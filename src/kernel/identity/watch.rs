@@ -6,12 +6,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::process::{self, Cgroups};
 use super::program::Attached;
 use super::ring::{HEAD, Ring, SLOTS, Sender, Sent, Told};
+use super::{CANDIDATES, TOO_MANY};
 use crate::audit::{Attempted, Identify, Identity, Process};
 use crate::wire::packet::{self, Packet, Transport, Version};
 
@@ -47,7 +49,7 @@ pub struct Watch {
     /// Those that were taken out of the ring when it was last looked at: they may have been on their way.
     fresh: Vec<(u64, Sent)>,
     /// What was told, and what was let out, newest last.
-    history: VecDeque<(Sent, Arc<Sender>)>,
+    history: VecDeque<Past>,
     /// Processes that were seen lately, and the records that told of them.
     senders: VecDeque<(u64, Arc<Sender>)>,
     /// The next record to look at.
@@ -56,6 +58,29 @@ pub struct Watch {
     late: Vec<u64>,
     lost: u64,
     lost_at: Option<Instant>,
+}
+
+/// A packet of the past, taken apart once: a flood has it compared with every packet that has no record of its own.
+struct Past {
+    protocol: u8,
+    ends: (IpAddr, IpAddr),
+    ports: (u16, u16),
+    /// Of TCP.
+    sequence: Option<u32>,
+    sender: Arc<Sender>,
+}
+
+impl Past {
+    /// `None` for what has no ports, and so is of no flow.
+    fn of(sent: &Sent, sender: Arc<Sender>) -> Option<Self> {
+        let packet = decode(sent)?;
+        let sequence = match &packet.transport {
+            Transport::Tcp(tcp) => tcp.sequence,
+            _ => None,
+        };
+        let ends = (packet.source, packet.destination);
+        Some(Self { protocol: packet.protocol.0, ends, ports: packet.ports()?, sequence, sender })
+    }
 }
 
 struct Waiting {
@@ -187,10 +212,11 @@ impl Watch {
     }
 
     fn remember(&mut self, packet: Sent, sender: Arc<Sender>) {
+        let Some(past) = Past::of(&packet, sender) else { return };
         if self.history.len() >= HISTORY {
             self.history.pop_front();
         }
-        self.history.push_back((packet, sender));
+        self.history.push_back(past);
     }
 
     /// What waits and looks like the packet, as far as both are known.
@@ -233,20 +259,24 @@ impl Watch {
         if answered >= all.len() {
             self.waiting.remove(packet);
         }
-        Some(Identity::Ambiguous { candidates: self.tell(senders) })
+        Some(match self.tell(senders) {
+            Some(candidates) => Identity::Ambiguous { candidates },
+            None => Identity::unknown(TOO_MANY),
+        })
     }
 
-    /// The processes, each once.
-    fn tell(&self, senders: impl IntoIterator<Item = Arc<Sender>>) -> Vec<Process> {
-        let mut known = Vec::new();
-        let mut processes = Vec::new();
+    /// The processes, each once; `None` for more than are named. What `/proc` says of each is read, and a program can have as many as it likes.
+    fn tell(&self, senders: impl IntoIterator<Item = Arc<Sender>>) -> Option<Vec<Process>> {
+        let mut known: Vec<Arc<Sender>> = Vec::new();
         for sender in senders {
-            if !known.contains(&sender.process()) {
-                known.push(sender.process());
-                processes.push(process::tell(&sender, &self.cgroups));
+            if !known.iter().any(|known| known.process() == sender.process()) {
+                if known.len() == CANDIDATES {
+                    return None;
+                }
+                known.push(sender);
             }
         }
-        processes
+        Some(known.iter().map(|sender| process::tell(sender, &self.cgroups)).collect())
     }
 
     /// Whether a record was lost that may have been this packet's. The kernel gives each SYN a number of its own, so that only a
@@ -261,27 +291,25 @@ impl Watch {
 
     /// Answers for a packet that has no record of its own: a SYN that is sent once more, or a later packet of a flow that was let out.
     fn follow(&self, attempted: &Attempted) -> Identity {
-        let of_flow = |wanted: &dyn Fn(&Packet) -> bool| {
-            let all = self.history.iter().filter(|(sent, _)| {
-                decode(sent).is_some_and(|packet| {
-                    packet.protocol.0 == attempted.protocol
-                        && (packet.source, packet.destination) == (attempted.source, attempted.destination)
-                        && packet.ports().is_some()
-                        && packet.ports() == attempted.sport.zip(attempted.dport)
-                        && wanted(&packet)
-                })
+        let ends = (attempted.source, attempted.destination);
+        let ports = attempted.sport.zip(attempted.dport);
+        let of_flow = |wanted: &dyn Fn(&Past) -> bool| {
+            let all = self.history.iter().filter(|past| {
+                past.protocol == attempted.protocol && past.ends == ends && Some(past.ports) == ports && wanted(past)
             });
-            self.tell(all.map(|(_, sender)| Arc::clone(sender)))
+            self.tell(all.map(|past| Arc::clone(&past.sender)))
         };
-        let same_syn = |packet: &Packet| matches!(&packet.transport, Transport::Tcp(tcp) if tcp.sequence.is_some() && tcp.sequence == attempted.tcp_seq);
-        let mut told = of_flow(&same_syn);
+        // Looking through what was is the dearest part of an answer, and packets that flood have no sequence number.
+        let same_syn = |past: &Past| past.sequence.is_some() && past.sequence == attempted.tcp_seq;
+        let found = if attempted.tcp_seq.is_some() { of_flow(&same_syn) } else { Some(Vec::new()) };
+        let Some(mut told) = found else { return Identity::unknown(TOO_MANY) };
         if let (1, Some(process), false) = (told.len(), told.pop(), self.in_doubt(attempted)) {
             return Identity::Exact(process);
         }
         if self.lost_lately() {
             return Identity::unknown(OVERWRITTEN);
         }
-        let mut told = of_flow(&|_| true);
+        let Some(mut told) = of_flow(&|_| true) else { return Identity::unknown(TOO_MANY) };
         match (told.len(), told.pop()) {
             (1, Some(process)) => {
                 let reason =

@@ -1,0 +1,232 @@
+//! `--audit` and `--learn`: what would be refused passes, is told, and becomes a policy under which nothing is refused.
+
+use std::path::PathBuf;
+
+use super::{Authority, Inside, echo, hears, no_policy, policy};
+use crate::world::{World, text};
+
+const NAMES: &str = r#"{"a.direct.example": [60, ["203.0.113.9"]], "six.direct.example": [60, ["2001:db8::9"]], "only.looked.example": [60, ["203.0.113.10"]]}"#;
+
+/// What a program inside does, and how it goes when nothing is refused.
+const TRIES: [(&str, &str); 9] = [
+    ("tcp 203.0.113.10 7", "connected 203.0.113.10"),
+    ("tcp 2001:db8::a 7", "connected 2001:db8::a"),
+    ("udp 203.0.113.10 9", "answered heard"),
+    ("udp 2001:db8::a 9", "answered heard"),
+    // By names that our resolver answers for, and by one that the hosts file of the host has.
+    ("tcp a.direct.example 7", "connected 203.0.113.9"),
+    ("tcp six.direct.example 7", "connected 2001:db8::9"),
+    ("proxy web.example 7", "HTTP/1.1 200 OK"),
+    ("proxy a.direct.example 8", "HTTP/1.1 200 OK"),
+    ("tcp 203.0.113.10 7", "connected 203.0.113.10"),
+];
+
+struct Learning {
+    world: World,
+    _authority: Authority,
+    file: PathBuf,
+}
+
+impl Learning {
+    fn new() -> Option<Self> {
+        let world = World::new()?;
+        for address in ["203.0.113.9:7", "203.0.113.9:8", "203.0.113.10:7", "[2001:db8::9]:7", "[2001:db8::a]:7"] {
+            echo(&world, address);
+        }
+        for address in ["203.0.113.10:9", "[2001:db8::a]:9"] {
+            hears(&world, address);
+        }
+        let authority = Authority::start(&world, NAMES)?;
+        let file = world.directory().join("learned.toml");
+        Some(Self { world, _authority: authority, file })
+    }
+}
+
+/// The lines of a learned policy without what is remarked beside them.
+fn entries(learned: &str) -> Vec<&str> {
+    let lines = learned.lines().map(|line| line.split("  # ").next().unwrap().trim());
+    lines.filter(|line| !line.starts_with('#')).collect()
+}
+
+#[test]
+fn what_an_audit_learned_refuses_nothing() {
+    let Some(Learning { world, _authority, file }) = Learning::new() else { return };
+    let before = world.state();
+    let events = world.directory().join("events.json");
+    let flags = format!(
+        "--audit --learn {} --events {} --user 0:0 --keep-caps NET_RAW --name audit",
+        file.display(),
+        events.display()
+    );
+    let Some(mut inside) = Inside::start(&world, &flags) else { return };
+    for (words, how) in TRIES {
+        assert_eq!(inside.ask(words), how, "{words}");
+    }
+    assert_eq!(inside.ask("ping 203.0.113.10"), "answered");
+    assert_eq!(inside.ask("ping 2001:db8::a"), "answered");
+    assert_eq!(inside.ask("resolve only.looked.example"), "203.0.113.10");
+    let report = inside.report();
+    // Forwarding, tables, everything is as it was.
+    world.nothing_left(&before, "by an audit");
+
+    for wanted in [
+        "ringfence: would have refused ",
+        "to allow it: --direct 203.0.113.10:7",
+        "ringfence: a policy that allows this:\n",
+    ] {
+        assert!(report.contains(wanted), "{wanted}: {report}");
+    }
+    let learned = std::fs::read_to_string(&file).unwrap();
+    assert!(report.ends_with(&learned), "{report}\n{learned}");
+    assert_eq!(
+        entries(&learned),
+        [
+            "allow = [",
+            "\"web.example:7\",",
+            "\"a.direct.example:8\",",
+            "]",
+            "direct = [",
+            "\"203.0.113.10:7\",",
+            "\"[2001:db8::a]:7\",",
+            "\"a.direct.example:7\",",
+            "\"six.direct.example:7\",",
+            "]",
+            "direct-udp = [",
+            "\"203.0.113.10:9\",",
+            "\"[2001:db8::a]:9\",",
+            "]",
+        ],
+        "{learned}"
+    );
+    for remark in [
+        "# no policy allows icmp to 203.0.113.10",
+        "# no policy allows icmpv6 to 2001:db8::a",
+        "# looked up, and not connected to: only.looked.example",
+    ] {
+        assert!(learned.contains(remark), "{learned}");
+    }
+    let told = std::fs::read_to_string(&events).unwrap();
+    let told: Vec<serde_json::Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (summary, told) = told.split_last().unwrap();
+    assert!(told.iter().all(|event| event["verdict"] == "accept"), "{told:#?}");
+    // One line a flow and question, and no line for each packet of a flow.
+    let of = |dst: &str, dport: u64| told.iter().filter(|event| event["dst"] == dst && event["dport"] == dport).count();
+    assert_eq!((of("203.0.113.10", 7), of("203.0.113.10", 9), of("203.0.113.9", 7)), (2, 1, 1), "{told:#?}");
+    let named = told.iter().find(|event| event["dst"] == "203.0.113.9" && event["dport"] == 7).unwrap();
+    assert_eq!(named["host"], "a.direct.example", "{named}");
+    assert!(["exact", "inferred"].contains(&named["identity"].as_str().unwrap()), "{named}");
+    assert!(named["process"]["comm"].as_str().unwrap().starts_with("python"), "{named}");
+    assert_eq!(summary["lost"], 0);
+
+    // The same again, under what was learned: not a word.
+    let Some(mut inside) = Inside::start(&world, &format!("--policy {} --name again", file.display())) else { return };
+    for (words, how) in TRIES {
+        assert_eq!(inside.ask(words), how, "{words}");
+    }
+    // It allows that, and no more.
+    assert_eq!(inside.ask("tcp 203.0.113.9 9"), "ECONNREFUSED");
+    assert_eq!(inside.ask("resolve other.example"), "gaierror");
+    let report = inside.report();
+    assert!(report.contains("refused 3 times"), "{report}");
+    let Some(mut inside) = Inside::start(&world, &format!("--policy {} --name third", file.display())) else { return };
+    for (words, how) in TRIES {
+        assert_eq!(inside.ask(words), how, "{words}");
+    }
+    assert_eq!(inside.report(), "");
+    world.nothing_left(&before, "by a policy that was learned");
+}
+
+#[test]
+fn an_audit_lets_nobody_else_out() {
+    let Some(Learning { world, .. }) = Learning::new() else { return };
+    let before = world.state();
+    let Some(mut audited) = Inside::start(&world, "--audit --name audited") else { return };
+    let Some(mut fenced) = Inside::start(&world, "--name fenced --direct 203.0.113.9:8") else { return };
+    let Some(mut quiet) = Inside::start(&world, "--name quiet") else { return };
+    assert_eq!(audited.ask("tcp 203.0.113.10 7"), "connected 203.0.113.10");
+    for other in [&mut fenced, &mut quiet] {
+        for words in ["tcp 203.0.113.10 7", "tcp 2001:db8::a 7"] {
+            assert_eq!(other.ask(words), "ECONNREFUSED", "{words}");
+        }
+        assert_eq!(other.ask("udp 203.0.113.10 9"), "EPERM");
+        assert_eq!(other.ask("resolve a.direct.example"), "gaierror");
+    }
+    assert_eq!(fenced.ask("tcp 203.0.113.9 8"), "connected 203.0.113.9");
+    // Nor does it reach others, or they it, whoever listens there.
+    for other in [&mut fenced, &mut quiet] {
+        for family in ["203.0.113.9", "2001:db8::9"] {
+            let (one, two) = (audited.ask(&format!("own {family}")), other.ask(&format!("own {family}")));
+            assert_ne!(one, two);
+            let port = |said: String| said.rsplit(' ').next().unwrap().to_owned();
+            let (here, there) = (port(audited.ask("listen l")), port(other.ask("listen l")));
+            let said = audited.ask(&format!("tcp {two} {there}"));
+            assert!(!said.starts_with("connected"), "{said}");
+            let said = other.ask(&format!("tcp {one} {here}"));
+            assert!(!said.starts_with("connected"), "{said}");
+        }
+    }
+    // What an audit is can't be changed while it stands.
+    let error = no_policy(&world, "set fenced --audit");
+    assert!(error.contains("`audit` can't change while a sandbox stands"), "{error}");
+    assert_eq!(policy(&world, "show fenced"), "direct = [\n    \"203.0.113.9:8\",\n]\n");
+    audited.end();
+    assert_eq!(fenced.ask("tcp 203.0.113.9 8"), "connected 203.0.113.9");
+    assert_eq!(fenced.ask("tcp 203.0.113.10 7"), "ECONNREFUSED");
+    fenced.end();
+    quiet.end();
+    world.nothing_left(&before, "by an audit beside others");
+}
+
+#[test]
+fn what_no_policy_allows_is_refused_in_an_audit_too() {
+    let Some(Learning { world, .. }) = Learning::new() else { return };
+    let script = "
+import socket
+def attempt(what, send):
+    try: send(); print(what, 'sent')
+    except OSError as error: print(what, 'refused')
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, 255)
+head = bytes.fromhex('4500001c00072000401100000a0000007f000001')
+option = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+option.setsockopt(0, 4, b'\\x07\\x0b\\x04' + bytes(9))
+attempt('fragment', lambda: raw.sendto(head[:16] + socket.inet_aton('203.0.113.10') + bytes(8), ('203.0.113.10', 0)))
+attempt('options', lambda: option.sendto(b'x', ('203.0.113.10', 9)))
+";
+    let wire = world.outer.watch();
+    let mut command = world.ringfence("run -q --audit --user 0:0 --keep-caps NET_RAW --".split(' '));
+    command.args(["/usr/bin/python3", "-I", "-c", script]);
+    let output = world.output(command);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // Whatever the program is told, nothing of the kind reaches the uplink.
+    let strange = wire.strangers(|_| false);
+    assert_eq!(strange, [], "{}", text(&output.stdout));
+}
+
+#[test]
+fn learning_that_cannot_be() {
+    let Some(world) = World::new() else { return };
+    let refused = |arguments: &str| {
+        let output = world.run(&format!("run {arguments} -- echo started"));
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, out, error) = refused("--learn /tmp/x.toml");
+    assert_eq!((code, out.as_str()), (Some(125), ""), "{error}");
+    assert!(error.starts_with("ringfence: --learn: ") && error.contains("audit"), "{error}");
+    let (code, out, error) = refused("--audit --learn ");
+    assert_eq!((code, out.as_str()), (Some(125), ""), "{error}");
+    // The command has run when it turns out that its folder is gone: its status counts, and what was learned is on standard error.
+    let (code, out, error) = refused("--audit --learn /nowhere/learned.toml");
+    assert!(
+        error.contains("can't write what was learned to `/nowhere/learned.toml`: No such file or directory"),
+        "{error}"
+    );
+    println!("{code:?} {out} {error}");
+    // A file that is there is replaced as a whole, a folder is not.
+    let file = world.directory().join("learned.toml");
+    std::fs::write(&file, "old").unwrap();
+    let (code, _, error) = refused(&format!("-q --audit --learn {}", file.display()));
+    assert_eq!(code, Some(0), "{error}");
+    assert!(std::fs::read_to_string(&file).unwrap().starts_with("# What an audit has learned."));
+    let left: Vec<_> = std::fs::read_dir(world.directory()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("learned.toml.")), "{left:?}");
+}
