@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use ringfence::audit::{Summary, learned};
 use ringfence::kernel::child::{self, ExecError};
+use ringfence::kernel::identity::Way;
 use ringfence::kernel::passwd::{Account, sudo_user};
 use ringfence::plan::Files;
 use ringfence::policy::{Capabilities, LearnTo, RunOptions, Sourced};
@@ -22,7 +23,10 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
     let events = tell::open(&settings.run)?;
     let told = arguments.options.quiet || events.as_ref().is_some_and(|events| events.stderr);
     let command = command(&arguments.command, &settings.run)?;
+    // Nobody hears of a process then, and to find out about it is most of what a short command waits for.
+    let unheard = arguments.options.quiet && events.is_none() && settings.run.learn.is_none();
     let mut options = SandboxOptions {
+        identity: if unheard { Way::Off } else { Way::Auto },
         name: settings.run.name.clone(),
         user_namespace: command.needs_user_namespace(),
         ..SandboxOptions::default()

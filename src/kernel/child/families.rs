@@ -148,25 +148,17 @@ pub(super) fn confine(filter: &[libc::sock_filter]) -> Result<(), Errno> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    /// Runs the filter on one system call.
-    fn judge(architecture: u32, number: u32, family: u32) -> u32 {
-        let program = filter();
+    /// Runs a filter on one system call, of which `load` gives the words of `struct seccomp_data`.
+    pub(in super::super) fn run(program: &[libc::sock_filter], load: impl Fn(u32) -> u32) -> u32 {
         let (mut at, mut value) = (0usize, 0u32);
         for _ in 0..program.len() {
             let step = &program[at];
             at += 1;
             match u32::from(step.code) {
-                0x20 => {
-                    value = match step.k {
-                        NUMBER => number,
-                        ARCHITECTURE => architecture,
-                        FIRST_ARGUMENT => family,
-                        other => panic!("loads at {other}"),
-                    }
-                }
+                0x20 => value = load(step.k),
                 0x15 => at += usize::from(if value == step.k { step.jt } else { step.jf }),
                 0x45 => at += usize::from(if value & step.k != 0 { step.jt } else { step.jf }),
                 0x05 => at += step.k as usize,
@@ -175,6 +167,15 @@ mod tests {
             }
         }
         panic!("ran past the end");
+    }
+
+    fn judge(architecture: u32, number: u32, family: u32) -> u32 {
+        run(&filter(), |at| match at {
+            NUMBER => number,
+            ARCHITECTURE => architecture,
+            FIRST_ARGUMENT => family,
+            other => panic!("loads at {other}"),
+        })
     }
 
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;

@@ -102,29 +102,13 @@ mod tests {
 
     /// Runs the filter on one system call, whose fifth argument is `address`.
     fn judge(architecture: u32, number: u32, address: u64) -> u32 {
-        let program = filter();
-        let (mut at, mut value) = (0usize, 0u32);
-        for _ in 0..program.len() {
-            let step = &program[at];
-            at += 1;
-            match u32::from(step.code) {
-                0x20 => {
-                    value = match step.k {
-                        NUMBER => number,
-                        ARCHITECTURE => architecture,
-                        48 => address as u32,
-                        52 => (address >> 32) as u32,
-                        other => panic!("loads at {other}"),
-                    }
-                }
-                0x15 => at += usize::from(if value == step.k { step.jt } else { step.jf }),
-                0x45 => at += usize::from(if value & step.k != 0 { step.jt } else { step.jf }),
-                0x05 => at += step.k as usize,
-                0x06 => return step.k,
-                other => panic!("opcode {other:#x}"),
-            }
-        }
-        panic!("ran past the end");
+        super::super::families::tests::run(&filter(), |at| match at {
+            NUMBER => number,
+            ARCHITECTURE => architecture,
+            48 => address as u32,
+            52 => (address >> 32) as u32,
+            other => panic!("loads at {other}"),
+        })
     }
 
     #[test]
