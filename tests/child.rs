@@ -637,17 +637,18 @@ fn an_interactive_shell_has_job_control() {
     terminal.send("PS1=; stty -echo; echo re''ady\n");
     let start = terminal.expect("ready\r\n");
     assert!(!start.contains("job control") && !start.contains("process group"), "{start}");
-    terminal.send("sleep 1000\n");
-    std::thread::sleep(Duration::from_millis(300));
+    // A job says when it runs: a key that comes earlier is the shell's, not the job's.
+    terminal.send("sh -c 'echo run\"\"ning; exec sleep 1000'\n");
+    terminal.expect("running");
     terminal.send("\x03");
-    std::thread::sleep(Duration::from_millis(100));
     terminal.send("echo status=$?\n");
     terminal.expect("status=130");
-    terminal.send("sleep 1000\n");
-    std::thread::sleep(Duration::from_millis(300));
+    terminal.send("sh -c 'echo run\"\"ning; exec sleep 1000'\n");
+    terminal.expect("running");
     terminal.send("\x1a");
     terminal.expect("Stopped");
-    terminal.send("kill -KILL %1; wait %1; jobs; echo fin''ished\n");
+    // Without -f, `wait` is content with a job that is stopped still, and `exit` is not.
+    terminal.send("kill -KILL %1; wait -f %1; jobs; echo fin''ished\n");
     terminal.expect("finished");
     terminal.send("exit 7\n");
     assert_eq!(terminal.end(), Some(7));
@@ -660,9 +661,10 @@ fn a_terminals_interrupt_reaches_the_command_once() {
     if !terminal.expect("counting").contains("supervised") {
         terminal.expect("supervised");
     }
-    for _ in 0..5 {
+    for count in 1..=5 {
         terminal.send("\x03");
-        std::thread::sleep(Duration::from_millis(100));
+        // Two that wait for one process are one.
+        terminal.expect(&format!("counted {count}\r\n"));
     }
     // SAFETY: kill(2) of a process that this test started and has not reaped.
     unsafe { libc::kill(terminal.process.id() as i32, libc::SIGTERM) };
@@ -696,7 +698,7 @@ fn the_terminal_comes_back_from_an_interactive_shell() {
     let mut script = Command::new("sh");
     script.args([
         "-c",
-        "\"$SUPERVISOR\" supervisor --exact --ignored --nocapture --test-threads=1; read line && echo \"read=$line\"",
+        "\"$SUPERVISOR\" supervisor --exact --ignored --nocapture --test-threads=1; echo ba''ck; read line && echo \"read=$line\"",
     ]);
     script.env(MODE, "bash").env("SUPERVISOR", std::env::current_exe().unwrap());
     let mut terminal = Terminal::start(script);
@@ -704,7 +706,7 @@ fn the_terminal_comes_back_from_an_interactive_shell() {
     terminal.expect("ready\r\n");
     terminal.send("exit\n");
     terminal.expect("exit\r\n");
-    std::thread::sleep(Duration::from_millis(300));
+    terminal.expect("back\r\n");
     terminal.send("hello\n");
     terminal.expect("read=hello");
 }
@@ -894,7 +896,17 @@ fn count_interrupts() -> i32 {
         unsafe { libc::signal(signal, count as *const () as libc::sighandler_t) };
     }
     println!("counting");
-    wait_until("terminated", || TERMINATED.load(Ordering::SeqCst) > 0);
+    let mut told = 0;
+    let mut start = Instant::now();
+    while TERMINATED.load(Ordering::SeqCst) == 0 {
+        while told < INTERRUPTS.load(Ordering::SeqCst) {
+            told += 1;
+            println!("counted {told}");
+            start = Instant::now();
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain to be terminated");
+        std::thread::sleep(Duration::from_millis(2));
+    }
     INTERRUPTS.load(Ordering::SeqCst) as i32
 }
 
