@@ -487,6 +487,47 @@ fn it_starts_in_a_chroot_with_and_without_proc() {
     }
 }
 
+#[test]
+fn what_is_covered_in_the_root_directory_leaves_nothing_there() {
+    let _netns = netns_or_skip!();
+    let root = tempfile::tempdir().unwrap();
+    plant(root.path(), "/bin/sh");
+    std::fs::write(root.path().join("file"), "host\n").unwrap();
+    std::os::unix::fs::symlink("/", root.path().join("link")).unwrap();
+    let names = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    for path in ["/file", "/link/file", "/./file"] {
+        let mut command = supervisor_command("covered-root", &mark());
+        let output = command.env("RINGFENCE_TEST_ROOT", root.path()).env("RINGFENCE_TEST_PATH", path).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("own\n"), "{path}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!((output.status.code(), names()), (Some(0), before.clone()), "{path}: {text}");
+    }
+    assert_eq!(std::fs::read_to_string(root.path().join("file")).unwrap(), "host\n");
+}
+
+/// Covers a file of the root directory, without a new /proc under which it could be made.
+fn covered_root(root: &Path) -> i32 {
+    let netns = netns().unwrap();
+    // SAFETY: gives this thread a file system state and a mount namespace of its own; the rest of the process does not mind.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0);
+    rustix::process::chroot(root).unwrap();
+    rustix::process::chdir("/").unwrap();
+    let mut spec = ChildSpec::new("/bin/sh");
+    spec.args = vec!["-c".into(), "read line < /file; echo $line".into()];
+    spec.pid_namespace = false;
+    let path = std::env::var_os("RINGFENCE_TEST_PATH").unwrap().into();
+    spec.covers = vec![Cover::File { path, content: b"own\n".into() }];
+    let (status, said) = run(&netns, spec);
+    println!("{said}");
+    i32::from(!status.success())
+}
+
 /// Copies a program and the libraries it needs.
 fn plant(root: &Path, program: &str) {
     let listing = Command::new("ldd").arg(program).output().unwrap().stdout;
@@ -725,13 +766,12 @@ fn a_guard_undoes_in_order_when_its_supervisor_is_killed_and_only_then() {
             .spawn()
             .unwrap();
         read_until(supervisor.stdout.as_mut().unwrap(), &["armed"]);
-        let names: Vec<String> =
-            marked(&mark).iter().filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()).collect();
-        assert_eq!(
-            names.iter().filter(|name| *name == "ringfence-guard\n").count(),
-            if undone { 2 } else { 0 },
-            "{names:?}"
-        );
+        let guards = || {
+            let name = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            marked(&mark).iter().filter(|pid| name(pid).is_ok_and(|name| name == "ringfence-guard\n")).count()
+        };
+        // A guard takes its name after it was forked.
+        wait_until("as many guards as are armed", || guards() == if undone { 2 } else { 0 });
         if undone {
             supervisor.kill().unwrap();
         }
@@ -827,6 +867,7 @@ fn act(mode: &str) -> i32 {
             i32::from(Child::spawn(netns.as_fd(), shared).unwrap().wait_blocking().unwrap().code_for_shell())
         }
         "chroot" => in_chroot(Path::new(&root())),
+        "covered-root" => covered_root(Path::new(&root())),
         "guard-killed" | "guard-disarmed" | "guard-dropped" => {
             let mount = Path::new(&root()).join("mount");
             File::create(&mount).unwrap();

@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::{FileType, Mode, OFlags, fchmod, fstat, mkdirat, open, openat};
+use rustix::fs::{FileType, Mode, OFlags, fchmod, fstat, mkdirat, open, openat, stat};
 use rustix::io::{Errno, write};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, move_mount, open_tree, unmount};
 
@@ -75,6 +75,15 @@ impl PreparedCover {
         Ok((is_directory == self.content.is_none()).then_some(target))
     }
 
+    /// A path to the directory it is in that leads onto what is mounted there.
+    fn place(&self) -> Outcome<&CStr> {
+        // "/" itself, and a link that leads there, go on to mean what is below such a mount: a file would be made in the host's root directory. The way up from the root
+        // stays there, and does look for mounts.
+        let (root, parent) = (stat(c"/")?, stat(&self.parent)?);
+        let is_root = (root.st_dev, root.st_ino) == (parent.st_dev, parent.st_ino);
+        Ok(if is_root { c"/.." } else { &self.parent })
+    }
+
     /// Makes what is to be seen, and takes hold of it.
     fn make(&self, place: &OwnedFd, name: &CStr) -> Outcome<OwnedFd> {
         match &self.content {
@@ -126,9 +135,10 @@ pub(super) fn cover_all(covers: &[PreparedCover], before_proc: bool) -> Outcome<
     let made = if before_proc && mount(c"/proc").is_ok() {
         make_all(c"/proc", covers, &targets)?
     } else {
-        mount(&first.parent)?;
-        let made = make_all(&first.parent, covers, &targets);
-        unmount(&first.parent, UnmountFlags::DETACH)?;
+        let place = first.place()?;
+        mount(place)?;
+        let made = make_all(place, covers, &targets);
+        unmount(place, UnmountFlags::DETACH)?;
         made?
     };
     let onto = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
