@@ -6,6 +6,8 @@
 
 mod support;
 
+#[path = "fence/calls.rs"]
+mod calls;
 #[path = "fence/escape.rs"]
 mod escape;
 #[path = "fence/open.rs"]

@@ -21,7 +21,7 @@ use crate::link::{Pool, VethPair};
 use crate::nft::{DataTooLong, NameError, Ruleset};
 use crate::policy::{
     AllowEntry, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, HostPattern, Origin, PatternMap, Policy, ProxyAt,
-    ProxyUrl, Sourced, Transport, special,
+    ProxyUrl, SeccompMode, Sourced, Transport, special,
 };
 
 pub use environment::Environment;
@@ -132,6 +132,9 @@ pub struct Plan {
     /// Which files the program may touch, where the caller planned that too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
+    /// Which system calls the program is refused, where the caller planned that too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Sourced<SeccompMode>>,
 }
 
 /// Which families the host forwards for a sandbox.
@@ -242,6 +245,7 @@ impl Plan {
             outside: ruleset,
             environment,
             files: None,
+            seccomp: None,
             direct,
             named,
             dns_grace: policy.dns_grace.clone(),

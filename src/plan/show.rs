@@ -110,6 +110,9 @@ impl Plan {
         if let Some(files) = &self.files {
             self::files(out, files)?;
         }
+        if let Some(Sourced { value: mode, origin }) = &self.seccomp {
+            writeln!(out, "system calls\n  seccomp {mode} refuses {}  ({origin})", mode.refused().join(", "))?;
+        }
         for (title, ruleset) in [("inside", &self.inside), ("outside", &self.outside)] {
             writeln!(out, "{title}")?;
             for line in ruleset.to_string().lines() {

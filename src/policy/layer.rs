@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use super::{
     AllowEntry, Capability, DnsGrace, DnsMode, Endpoint, EnvVar, EventsFormat, EventsTo, FilePath, HostPattern,
-    LandlockMode, LearnTo, MetricsTo, Origin, PolicyError, PoolPrefix, ProxyAt, ProxyUrl, SandboxName, Sourced,
-    Transport, User,
+    LandlockMode, LearnTo, MetricsTo, Origin, PolicyError, PoolPrefix, ProxyAt, ProxyUrl, SandboxName, SeccompMode,
+    Sourced, Transport, User,
 };
 
 /// A thing that can be said: a flag `--NAME`, or a key `NAME` of a policy file.
@@ -52,6 +52,8 @@ pub enum Key {
     Ro,
     /// Files and directories to write. Repeatable, and not separated by commas.
     Rw,
+    /// Which system calls are refused.
+    Seccomp,
     /// Where events go.
     Events,
     /// In which words.
@@ -72,7 +74,7 @@ pub(super) enum Arity {
 
 impl Key {
     /// All of them, in the order of the command line's help.
-    pub const ALL: [Key; 24] = [
+    pub const ALL: [Key; 25] = [
         Key::Allow,
         Key::Proxy,
         Key::ProxyAt,
@@ -93,6 +95,7 @@ impl Key {
         Key::Landlock,
         Key::Ro,
         Key::Rw,
+        Key::Seccomp,
         Key::Events,
         Key::EventsFormat,
         Key::Metrics,
@@ -122,6 +125,7 @@ impl Key {
             Key::Landlock => "landlock",
             Key::Ro => "ro",
             Key::Rw => "rw",
+            Key::Seccomp => "seccomp",
             Key::Events => "events",
             Key::EventsFormat => "events-format",
             Key::Metrics => "metrics",
@@ -137,7 +141,7 @@ impl Key {
         match self {
             Key::Audit | Key::SharePid | Key::DropCaps => Arity::Switch,
             Key::Proxy | Key::ProxyAt | Key::Dns | Key::DnsGrace | Key::User | Key::Name | Key::Landlock => Arity::One,
-            Key::Events | Key::EventsFormat | Key::Metrics | Key::Learn => Arity::One,
+            Key::Seccomp | Key::Events | Key::EventsFormat | Key::Metrics | Key::Learn => Arity::One,
             Key::Allow
             | Key::Direct
             | Key::DirectUdp
@@ -183,6 +187,7 @@ pub struct Layer {
     pub(super) landlock: Option<Sourced<LandlockMode>>,
     pub(super) ro: Option<Vec<Sourced<FilePath>>>,
     pub(super) rw: Option<Vec<Sourced<FilePath>>>,
+    pub(super) seccomp: Option<Sourced<SeccompMode>>,
     pub(super) events: Option<Sourced<EventsTo>>,
     pub(super) events_format: Option<Sourced<EventsFormat>>,
     pub(super) metrics: Option<Sourced<MetricsTo>>,
@@ -240,6 +245,7 @@ impl Layer {
             Key::Landlock => one(&mut self.landlock, key, text, origin, LandlockMode::from_str),
             Key::Ro => whole(&mut self.ro, entries, text, origin),
             Key::Rw => whole(&mut self.rw, entries, text, origin),
+            Key::Seccomp => one(&mut self.seccomp, key, text, origin, SeccompMode::from_str),
             Key::Events => one(&mut self.events, key, text, origin, EventsTo::from_str),
             Key::EventsFormat => one(&mut self.events_format, key, text, origin, EventsFormat::from_str),
             Key::Metrics => one(&mut self.metrics, key, text, origin, MetricsTo::from_str),
@@ -278,6 +284,7 @@ impl Layer {
             | Key::DropCaps
             | Key::KeepCaps
             | Key::Landlock
+            | Key::Seccomp
             | Key::Events
             | Key::EventsFormat
             | Key::Metrics
@@ -313,6 +320,7 @@ impl Layer {
             landlock: self.landlock.or(weaker.landlock),
             ro: self.ro.or(weaker.ro),
             rw: self.rw.or(weaker.rw),
+            seccomp: self.seccomp.or(weaker.seccomp),
             events: self.events.or(weaker.events),
             events_format: self.events_format.or(weaker.events_format),
             metrics: self.metrics.or(weaker.metrics),
@@ -414,7 +422,7 @@ mod tests {
                 Key::Allow | Key::DirectHost | Key::Name => "a",
                 Key::Proxy | Key::Direct | Key::DirectUdp => "a:1",
                 Key::ProxyAt => "203.0.113.9:1",
-                Key::Dns => "off",
+                Key::Dns | Key::Seccomp => "off",
                 Key::DnsGrace => "0",
                 Key::PrivateName => "*.a",
                 Key::Audit | Key::SharePid | Key::DropCaps => "true",

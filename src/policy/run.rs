@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::authority::{Reason, number};
 use super::origin::part;
 use super::{
-    Capabilities, EventsFormat, EventsTo, FilePath, LandlockMode, LearnTo, MetricsTo, Origin, PolicyError, Sourced,
+    Capabilities, EventsFormat, EventsTo, FilePath, LandlockMode, LearnTo, MetricsTo, Origin, PolicyError, SeccompMode,
+    Sourced,
 };
 
 /// User and group that the command runs as, by number: names may differ between the host and an image.
@@ -156,6 +157,8 @@ pub struct RunOptions {
     pub ro: Vec<Sourced<FilePath>>,
     /// What it may write, besides the working directory and what ordinary programs need.
     pub rw: Vec<Sourced<FilePath>>,
+    /// Which system calls are refused.
+    pub seccomp: Sourced<SeccompMode>,
     /// Where events go; nowhere where nobody said.
     pub events: Option<Sourced<EventsTo>>,
     /// In which words.
@@ -177,6 +180,7 @@ impl Default for RunOptions {
             landlock: None,
             ro: Vec::new(),
             rw: Vec::new(),
+            seccomp: Sourced::new(SeccompMode::default(), Origin::Default),
             events: None,
             events_format: Sourced::new(EventsFormat::default(), Origin::Default),
             metrics: None,

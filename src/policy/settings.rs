@@ -241,6 +241,7 @@ impl Settings {
                 landlock: said.landlock,
                 ro: first_of_each(said.ro.into_iter().flatten()),
                 rw: first_of_each(said.rw.into_iter().flatten()),
+                seccomp: said.seccomp.unwrap_or(default.run.seccomp),
                 events: said.events,
                 events_format: said.events_format.unwrap_or(default.run.events_format),
                 metrics: said.metrics,

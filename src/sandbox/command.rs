@@ -10,7 +10,7 @@ use crate::kernel::landlock::{Enforcement, Landlock};
 use crate::kernel::passwd::Account;
 use crate::kernel::userns::Userns;
 use crate::plan::{Environment, FileAccess, FileRule, Files};
-use crate::policy::{Origin, Variables};
+use crate::policy::{Origin, SeccompMode, Variables};
 use crate::{Error, ErrorKind, Result};
 
 /// A command to be fenced, in the manner of [`std::process::Command`].
@@ -25,6 +25,7 @@ pub struct Command {
     user: Option<Account>,
     capabilities: Capabilities,
     share_pid: bool,
+    seccomp: SeccompMode,
     files: Option<Files>,
     stdio: [Option<OwnedFd>; 3],
 }
@@ -39,6 +40,7 @@ impl Command {
             user: None,
             capabilities: Capabilities::default(),
             share_pid: false,
+            seccomp: SeccompMode::default(),
             files: None,
             stdio: [None, None, None],
         }
@@ -77,6 +79,12 @@ impl Command {
     /// Leaves it in the caller's PID namespace. It then may outlive a supervisor that is killed; see `docs/known-limits.md`.
     pub fn share_pid(mut self) -> Self {
         self.share_pid = true;
+        self
+    }
+
+    /// Says which system calls it is refused. User namespaces are among them unless told otherwise.
+    pub fn seccomp(mut self, mode: SeccompMode) -> Self {
+        self.seccomp = mode;
         self
     }
 
@@ -156,6 +164,7 @@ impl Command {
         spec.capabilities = self.capabilities;
         spec.pid_namespace = !self.share_pid;
         spec.user_namespace = user_namespace;
+        spec.seccomp = self.seccomp;
         spec.stdio = self.stdio;
         let Some(mut files) = self.files else { return Ok((spec, Enforcement::Off)) };
         let path = spec.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());

@@ -23,7 +23,7 @@ fn script(flags: &str, script: &str) -> Option<String> {
 fn new_namespaces() {
     proves(&["A new user and network namespace made inside."]);
     // As root, and as somebody who makes himself root: in a namespace of its own it may do everything, and there is no way out.
-    for flags in ["", "--user 65534:65534", "--drop-caps"] {
+    for flags in ["", "--seccomp off", "--seccomp userns --user 65534:65534", "--seccomp off --drop-caps"] {
         let said = script(
             flags,
             "export ATTEMPT_SECONDS=0.05; unshare -Urn sh -c '
@@ -49,8 +49,9 @@ fn new_namespaces() {
 #[test]
 fn rules_and_switches() {
     proves(&["Changing the rules from inside."]);
+    // With the switch off: what is made in a new user namespace is to have no way out either.
     let said = script(
-        "",
+        "--seccomp off",
         "nft flush ruleset && echo GOT rules
          nft delete table inet ringfence && echo GOT rules
          unshare -U nft flush ruleset && echo GOT rules

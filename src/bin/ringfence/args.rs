@@ -114,7 +114,7 @@ pub struct OptionArguments {
     #[arg(long, value_name = "CAP,…")]
     pub keep_caps: Option<String>,
     #[command(flatten)]
-    pub files: FileArguments,
+    pub confinement: ConfinementArguments,
     /// Tell what is refused, a JSON object a line, to a file, standard error (`-`) or an open descriptor.
     #[arg(long, value_name = "FILE|-|fd:N")]
     pub events: Option<String>,
@@ -135,10 +135,10 @@ pub struct OptionArguments {
     pub verbose: u8,
 }
 
-/// Flags about the files that the command may touch.
+/// Flags about the files that the command may touch, and the system calls that it may make.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Files")]
-pub struct FileArguments {
+#[command(next_help_heading = "Files and system calls")]
+pub struct ConfinementArguments {
     /// Keep the command from files with Landlock: `off`, `best-effort` or `required`; off unless told, or paths are named.
     #[arg(long, value_name = "MODE")]
     pub landlock: Option<String>,
@@ -148,6 +148,9 @@ pub struct FileArguments {
     /// Path that the command may write, besides its working directory and what ordinary programs need (repeatable).
     #[arg(long, value_name = "PATH")]
     pub rw: Vec<String>,
+    /// System calls that are refused: `default`, `userns` (the same, but new user namespaces may be made) or `off`.
+    #[arg(long, value_name = "MODE")]
+    pub seccomp: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -155,7 +158,7 @@ pub struct PlanArguments {
     #[command(flatten)]
     pub policy: PolicyArguments,
     #[command(flatten)]
-    pub files: FileArguments,
+    pub confinement: ConfinementArguments,
     /// How the plan is shown.
     #[arg(long, value_enum, default_value_t = PlanFormat::Text)]
     pub format: PlanFormat,

@@ -9,13 +9,14 @@ use crate::args::{PlanArguments, PlanFormat};
 use crate::{io_error, settings};
 
 pub fn plan(arguments: PlanArguments) -> Result<u8> {
-    let settings = settings::settings(&arguments.policy, &arguments.files, None)?;
+    let settings = settings::settings(&arguments.policy, &arguments.confinement, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| io_error("can't start the runtime", error))?;
     let mut plan = runtime.block_on(ringfence::plan(&settings.policy, &SandboxOptions::default()))?;
     plan.files = Some(Files::new(&settings.run, std::env::current_dir().ok().as_deref()));
+    plan.seccomp = Some(settings.run.seccomp);
     let format = match arguments.format {
         PlanFormat::Text => Format::Text,
         PlanFormat::Json => Format::Json,

@@ -5,7 +5,7 @@ use std::io::Write;
 use ringfence::policy::{Key, Layer, Origin, PolicyError, SandboxName, Settings};
 use ringfence::{RemoteControl, Result};
 
-use crate::args::{Change, ChangeArguments, EntryArguments, FileArguments, NamedArguments};
+use crate::args::{Change, ChangeArguments, ConfinementArguments, EntryArguments, NamedArguments};
 use crate::{io_error, settings};
 
 pub fn policy(arguments: ChangeArguments) -> Result<u8> {
@@ -19,7 +19,9 @@ pub fn policy(arguments: ChangeArguments) -> Result<u8> {
         }
         // Read like the policy of `run`: what was said there is said here in the same way.
         Change::Set(set) => {
-            drop(remote(&set.named)?.set(&settings::settings(&set.policy, &FileArguments::default(), None)?.policy)?)
+            let sandbox = remote(&set.named)?;
+            let settings = settings::settings(&set.policy, &ConfinementArguments::default(), None)?;
+            drop(sandbox.set(&settings.policy)?)
         }
         Change::Allow(entries) => drop(remote(&entries.named)?.allow(&self::entries(entries)?.policy)?),
         Change::Revoke(entries) => drop(remote(&entries.named)?.revoke(&self::entries(entries)?.policy)?),

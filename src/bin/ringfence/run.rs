@@ -19,7 +19,7 @@ use crate::{FAILED, io_error, report, settings, tell};
 
 pub fn run(arguments: RunArguments) -> Result<u8> {
     log(arguments.options.quiet, arguments.options.verbose);
-    let settings = settings::settings(&arguments.policy, &arguments.options.files, Some(&arguments.options))?;
+    let settings = settings::settings(&arguments.policy, &arguments.options.confinement, Some(&arguments.options))?;
     let events = tell::open(&settings.run)?;
     let told = arguments.options.quiet || events.as_ref().is_some_and(|events| events.stderr);
     let command = command(&arguments.command, &settings.run)?;
@@ -166,6 +166,7 @@ fn command(line: &[std::ffi::OsString], options: &RunOptions) -> Result<Command>
         Capabilities::None => child::Capabilities::None,
         Capabilities::Keep(kept) => child::Capabilities::Keep(kept.iter().copied().collect()),
     });
+    command = command.seccomp(options.seccomp.value);
     if options.share_pid.value {
         command = command.share_pid();
     }

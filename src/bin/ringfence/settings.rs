@@ -7,15 +7,15 @@ use std::path::Path;
 use ringfence::policy::{Key, Layer, Origin, PolicyError, Settings, Sourced, Variables};
 use ringfence::{Error, ErrorKind, Result};
 
-use crate::args::{FileArguments, OptionArguments, PolicyArguments};
+use crate::args::{ConfinementArguments, OptionArguments, PolicyArguments};
 
 /// Puts flags over variables over the file.
 pub fn settings(
     policy: &PolicyArguments,
-    files: &FileArguments,
+    confinement: &ConfinementArguments,
     options: Option<&OptionArguments>,
 ) -> Result<Settings> {
-    let flags = flags(policy, files, options)?;
+    let flags = flags(policy, confinement, options)?;
     let variables = Variables::parse(|name| std::env::var_os(name))?;
     let file = match &policy.policy {
         Some(path) => Some(Sourced::new(path.clone(), Origin::Flag("--policy".to_owned()))),
@@ -30,7 +30,7 @@ pub fn settings(
 
 fn flags(
     policy: &PolicyArguments,
-    files: &FileArguments,
+    confinement: &ConfinementArguments,
     options: Option<&OptionArguments>,
 ) -> Result<Layer, PolicyError> {
     let mut layer = Layer::new();
@@ -41,8 +41,8 @@ fn flags(
         (Key::DirectHost, &policy.direct_host),
         (Key::PrivateName, &policy.private_name),
         (Key::Pool, &policy.pool),
-        (Key::Ro, &files.ro),
-        (Key::Rw, &files.rw),
+        (Key::Ro, &confinement.ro),
+        (Key::Rw, &confinement.rw),
     ];
     for (key, values) in lists {
         values.iter().try_for_each(|value| layer.flag(key, value))?;
@@ -55,7 +55,8 @@ fn flags(
     single(Key::ProxyAt, &policy.proxy_at)?;
     single(Key::Dns, &policy.dns)?;
     single(Key::DnsGrace, &policy.dns_grace)?;
-    single(Key::Landlock, &files.landlock)?;
+    single(Key::Landlock, &confinement.landlock)?;
+    single(Key::Seccomp, &confinement.seccomp)?;
     if let Some(options) = options {
         single(Key::User, &options.user)?;
         single(Key::Name, &options.name)?;

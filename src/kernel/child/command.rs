@@ -16,7 +16,7 @@ use rustix::thread::{
 use super::capability::CapabilitySet;
 use super::message::{At, Failure, Report, Step};
 use super::spec::{Pointers, Prepared, SHELL};
-use super::{families, notify, signal, sys};
+use super::{filter, notify, signal, sys};
 
 /// Becomes the command, or reports why not.
 pub(super) fn run(prepared: &Prepared, pointers: &mut Pointers<'_>, reaper: Pid) -> ! {
@@ -41,7 +41,7 @@ fn become_command(prepared: &Prepared, reaper: Pid) -> Result<(), Failure> {
     }
     become_user(prepared)?;
     set_no_new_privs(true).at(Step::NoNewPrivileges)?;
-    families::confine(&prepared.families).at(Step::Families)?;
+    filter::confine(&prepared.filter).at(Step::Seccomp)?;
     if let Some(ruleset) = &prepared.landlock {
         if prepared.pid_namespace {
             // This /proc was mounted after the ruleset had been made. One that a container masks is not there to be read.

@@ -25,7 +25,7 @@ pub(super) enum Step {
     Capabilities,
     Ambient,
     NoNewPrivileges,
-    Families,
+    Seccomp,
     Notify,
     Landlock,
     Exec,
@@ -50,7 +50,7 @@ impl Step {
         Self::Capabilities,
         Self::Ambient,
         Self::NoNewPrivileges,
-        Self::Families,
+        Self::Seccomp,
         Self::Notify,
         Self::Landlock,
         Self::Exec,
@@ -80,7 +80,7 @@ impl Step {
             Self::Capabilities => "can't set the command's capabilities",
             Self::Ambient => "can't set the command's ambient capabilities",
             Self::NoNewPrivileges => "can't set no_new_privs for the command",
-            Self::Families => "can't keep the command from sockets that no network namespace holds",
+            Self::Seccomp => "can't put the command under its seccomp filter",
             Self::Notify => "can't have the command's attempts to connect told",
             Self::Landlock => "can't put the command under its Landlock ruleset",
             Self::Exec => "can't execute the command",
@@ -91,7 +91,7 @@ impl Step {
     pub fn advice(self) -> Option<&'static str> {
         Some(match self {
             Self::Descriptors => "this needs Linux 5.9 (close_range)",
-            Self::Families => "this needs a kernel with CONFIG_SECCOMP_FILTER",
+            Self::Seccomp => "this needs a kernel with CONFIG_SECCOMP_FILTER",
             Self::Notify => "this needs Linux 5.9 (pidfd_getfd) and CAP_SYS_PTRACE",
             Self::Proc => {
                 "inside a container that masks parts of /proc the kernel refuses a new one; --share-pid does without a PID namespace"

@@ -16,11 +16,12 @@
 
 #![allow(unsafe_code)]
 
+mod calls;
 mod capability;
 mod command;
 mod cover;
 mod descendants;
-mod families;
+mod filter;
 mod keeper;
 mod message;
 mod notify;
@@ -47,6 +48,7 @@ pub use signal::{Forwarding, Signal, forward_signals, hold_signals};
 pub use spec::ChildSpec;
 pub use status::{ExecError, ExitStatus};
 
+pub(in crate::kernel) use filter::{confine, filter};
 pub(in crate::kernel) use signal::{block_all, ignore_all, set_default, set_mask};
 pub(in crate::kernel) use spec::gaps;
 pub(in crate::kernel) use sys::{Fork, close_ranges, exit, fork, wait_for};

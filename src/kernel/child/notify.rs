@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::families::{ARCHITECTURE, Label, NUMBER, Step, assemble};
+use super::filter::{ARCHITECTURE, Label, NUMBER, Step, assemble};
 use super::sys;
 
 /// Halves of the fifth argument of sendto(2), the address, in `struct seccomp_data`.
@@ -44,7 +44,7 @@ pub(super) fn filter() -> Vec<libc::sock_filter> {
     use Step::{AnyBit, Equal, Goto, Load, Place, Return};
     let mut steps = vec![Load(ARCHITECTURE)];
     steps.extend(CALLS.iter().enumerate().map(|(index, calls)| Equal(calls.architecture, Label::Entry(index))));
-    // The filter of families ends whoever comes another way.
+    // The filter of calls ends whoever comes another way.
     steps.push(Goto(Label::Allow));
     for (index, calls) in CALLS.iter().enumerate() {
         steps.extend([Place(Label::Entry(index)), Load(NUMBER)]);
@@ -102,7 +102,7 @@ mod tests {
 
     /// Runs the filter on one system call, whose fifth argument is `address`.
     fn judge(architecture: u32, number: u32, address: u64) -> u32 {
-        super::super::families::tests::run(&filter(), |at| match at {
+        super::super::filter::tests::run(&filter(), |at| match at {
             NUMBER => number,
             ARCHITECTURE => architecture,
             48 => address as u32,

@@ -10,9 +10,10 @@ use rustix::thread::{Gid, Uid};
 
 use super::capability::{CapabilityPlan, CapabilitySet};
 use super::cover::{Cover, PreparedCover};
-use super::{Capabilities, cover, families, notify, signal};
+use super::{Capabilities, cover, filter, notify, signal};
 use crate::kernel::passwd::User;
 use crate::kernel::userns::Userns;
+use crate::policy::SeccompMode;
 use crate::{Error, ErrorKind, Result};
 
 /// Where `execvp(3)` looks for a program when the environment has no `PATH`.
@@ -36,6 +37,8 @@ pub struct ChildSpec {
     /// A user namespace to put it in, the one that owns the network namespace: what it keeps of [`capabilities`](Self::capabilities) holds
     /// there and nowhere else.
     pub user_namespace: Option<Userns>,
+    /// Which system calls it is refused, besides sockets that no network namespace holds.
+    pub seccomp: SeccompMode,
     /// A Landlock ruleset to restrict it with, as `landlock_create_ruleset(2)` made it. The /proc of a PID namespace of its own is added, for reading.
     pub landlock: Option<OwnedFd>,
     /// What it sees in place of the host's files. Nothing of the host's is changed.
@@ -58,6 +61,7 @@ impl ChildSpec {
             capabilities: Capabilities::Default,
             pid_namespace: true,
             user_namespace: None,
+            seccomp: SeccompMode::default(),
             landlock: None,
             covers: Vec::new(),
             notify: false,
@@ -77,8 +81,8 @@ pub(super) struct Prepared {
     pub ids: Option<Ids>,
     pub capabilities: CapabilityPlan,
     pub pid_namespace: bool,
-    /// What keeps it from sockets that no network namespace holds.
-    pub families: Vec<libc::sock_filter>,
+    /// What refuses it system calls.
+    pub filter: Vec<libc::sock_filter>,
     /// What has its attempts told.
     pub notify: Option<Vec<libc::sock_filter>>,
     pub user_namespace: Option<OwnedFd>,
@@ -154,7 +158,7 @@ impl Prepared {
             }),
             capabilities,
             pid_namespace: spec.pid_namespace,
-            families: families::filter(),
+            filter: filter::filter(spec.seccomp),
             notify: spec.notify.then(notify::filter),
             user_namespace,
             landlock,

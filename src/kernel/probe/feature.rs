@@ -126,6 +126,11 @@ pub(super) const CLOSE_RANGE: Feature = required(
     "keeping the supervisor's files from the command",
     "Linux 5.9 or later, and a seccomp filter that knows it",
 );
+pub(super) const SECCOMP: Feature = required(
+    "seccomp filters",
+    "refusing system calls that get round the fence: --seccomp",
+    "CONFIG_SECCOMP_FILTER, and Linux 4.14 or later",
+);
 pub(super) const CHILD: Feature = required(
     "a command in a mount namespace",
     "every command: clone3, pidfd, read-only /proc/sys, capability sets",

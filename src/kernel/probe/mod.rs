@@ -25,7 +25,7 @@ use super::{KernelError, nftables, rtnetlink};
 use crate::doctor::{Check, Feature, Report, Status};
 use crate::link::{IfIndex, Mtu, Pool};
 use crate::plan::{HostView, Outside, Plan, PlanError};
-use crate::policy::Policy;
+use crate::policy::{Policy, SeccompMode};
 use crate::{Error, ErrorKind, Result};
 
 const LOOPBACK: IfIndex = IfIndex(1);
@@ -252,6 +252,17 @@ impl Probe {
         self.check(features::NO_NEW_PRIVS, given_up.map_err(|no| errno(no, "can't set no_new_privs")));
         let closed = child::close_ranges(&[(u32::MAX, u32::MAX)]);
         self.check(features::CLOSE_RANGE, closed.map_err(|no| errno(no, "can't close a range of file descriptors")));
+
+        // The same holds of a filter.
+        let filtered = std::thread::spawn(|| {
+            rustix::thread::set_no_new_privs(true)?;
+            child::confine(&child::filter(SeccompMode::Default))
+        });
+        let filtered = filtered.join().unwrap_or(Err(Errno::IO));
+        self.check(features::SECCOMP, filtered.map_err(|no| errno(no, "can't put a thread under a seccomp filter")));
+        if self.went_well() {
+            self.note(&format!("default refuses {}", SeccompMode::Default.refused().join(", ")));
+        }
 
         let landlock = match landlock::version() {
             Ok(version) => Outcome { detail: Some(format!("version {version}")), ..Outcome::yes() },

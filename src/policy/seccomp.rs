@@ -1,0 +1,83 @@
+//! Which system calls the command may make.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::PolicyError;
+
+/// What is refused to the command besides the sockets that no network namespace holds. `docs/security.md` has the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeccompMode {
+    /// What would get round the fence, and user namespaces.
+    #[default]
+    Default,
+    /// The same, but user namespaces may be made and entered.
+    Userns,
+    /// Nothing else.
+    Off,
+}
+
+/// What is refused, in a few words each: first what always is, last what `default` alone refuses.
+const REFUSED: [&str; 8] = [
+    "sockets that no network namespace holds",
+    "io_uring",
+    "typing into the terminal",
+    "keyrings",
+    "bpf",
+    "kexec",
+    "kernel modules",
+    "user namespaces",
+];
+
+impl SeccompMode {
+    /// Says what is refused, in a few words each.
+    pub fn refused(self) -> &'static [&'static str] {
+        match self {
+            Self::Default => &REFUSED,
+            Self::Userns => &REFUSED[..7],
+            Self::Off => &REFUSED[..2],
+        }
+    }
+}
+
+impl FromStr for SeccompMode {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        match text {
+            "default" => Ok(Self::Default),
+            "userns" => Ok(Self::Userns),
+            "off" => Ok(Self::Off),
+            _ => Err(PolicyError::new("`default`, `userns` or `off`", text)),
+        }
+    }
+}
+
+impl fmt::Display for SeccompMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::Userns => "userns",
+            Self::Off => "off",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes() {
+        for mode in [SeccompMode::Default, SeccompMode::Userns, SeccompMode::Off] {
+            assert_eq!(mode.to_string().parse(), Ok(mode));
+        }
+        assert_eq!(SeccompMode::Userns.refused().last(), Some(&"kernel modules"));
+        assert_eq!(SeccompMode::Off.refused(), ["sockets that no network namespace holds", "io_uring"]);
+        let error = "on".parse::<SeccompMode>().unwrap_err().to_string();
+        assert_eq!(error, "the caller: `on` is not `default`, `userns` or `off`");
+    }
+}
