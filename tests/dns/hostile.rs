@@ -1,6 +1,6 @@
 //! Servers that lie. Nothing of it is believed, nothing of it does harm.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::UdpSocket;
 
@@ -73,9 +73,7 @@ fn lies_alone_end_in_nothing() {
     alone(|| async {
         let _server = Server::start("127.0.0.53", lies).await;
         let host = Host::new(CONF, "");
-        let start = Instant::now();
         assert_eq!(host.addresses("web.example").await, "no answer from the name servers");
-        assert!(start.elapsed() < Duration::from_secs(3));
     });
 }
 

@@ -1,7 +1,7 @@
 //! The resolver as a program of the sandbox sees it.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringfence::dns::{DenialReason, Limits};
 use tokio::net::TcpStream;
@@ -99,11 +99,9 @@ fn nothing_but_what_the_gate_covers_is_asked_outside() {
             (secret, 252, REFUSED),
             (".", ANY, REFUSED),
         ] {
-            let start = Instant::now();
             let said = ask(name, kind, Some(1232)).await;
             assert_eq!(code(&said), expected, "{name} {kind}: {said}");
             assert!(said.answers.is_empty() && said.edns.is_some());
-            assert!(start.elapsed() < Duration::from_millis(200));
         }
         assert_eq!(server.asked(), 0);
         let denials = serving.denials.lock().unwrap().clone();

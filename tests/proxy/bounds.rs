@@ -1,5 +1,6 @@
 //! What one client can take up: time, connections, descriptors.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -23,29 +24,32 @@ fn a_head_has_its_time_however_it_trickles() {
         let mut client = proxy.dial().await;
         let begun = Instant::now();
         let (mut read, mut write) = client.split();
+        let sent = Cell::new(0);
         let trickle = async {
             for byte in request.bytes().take(30) {
                 if write.write_all(&[byte]).await.is_err() {
                     break;
                 }
+                sent.set(sent.get() + 1);
                 sleep(Duration::from_millis(40)).await;
             }
         };
         let receive = async {
             assert_eq!(read.read_u8().await.unwrap(), b'H');
-            let took = begun.elapsed();
+            let (took, sent) = (begun.elapsed(), sent.get());
             let mut answer = String::from("H");
             read.read_to_string(&mut answer).await.unwrap();
-            (answer, took.as_millis())
+            (answer, took.as_millis(), sent)
         };
-        let (_, (answer, took)) = tokio::join!(trickle, receive);
+        let (_, (answer, took, sent)) = tokio::join!(trickle, receive);
         assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
-        assert!((400..900).contains(&took), "{took} ms");
+        // Its time since it began, that is, not since the last byte.
+        assert!(took >= 400 && sent < 30, "{took} ms, {sent} bytes");
 
         // Whoever says nothing at all is told nothing.
         let begun = Instant::now();
         assert_eq!(rest(&mut proxy.dial().await).await, "");
-        assert!((400..2000).contains(&begun.elapsed().as_millis()));
+        assert!(begun.elapsed() >= Duration::from_millis(400));
 
         // The time between two requests is another matter; the second head has its own clock.
         let mut client = proxy.dial().await;
@@ -67,7 +71,7 @@ fn silence_ends_connections_and_tunnels() {
         let proxy = allow(&["web.example"])
             .limits(|limits| {
                 limits.idle_timeout = Duration::from_millis(300);
-                limits.tunnel_idle = Some(Duration::from_millis(600));
+                limits.tunnel_idle = Some(Duration::from_secs(2));
             })
             .serve();
         let mut client = proxy.dial().await;
@@ -78,17 +82,17 @@ fn silence_ends_connections_and_tunnels() {
         response(&mut client).await;
         let begun = Instant::now();
         assert_eq!(rest(&mut client).await, "");
-        assert!((250..1500).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= Duration::from_millis(250), "{:?}", begun.elapsed());
 
         let mut tunnel = proxy.tunnel(&format!("web.example:{echo}")).await;
-        for _ in 0..4 {
+        for _ in 0..8 {
             sleep(Duration::from_millis(300)).await;
             tunnel.write_all(b"x").await.unwrap();
             tunnel.read_u8().await.unwrap();
         }
         let begun = Instant::now();
         rest(&mut tunnel).await;
-        assert!((500..2000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= Duration::from_millis(1800), "{:?}", begun.elapsed());
     });
 }
 

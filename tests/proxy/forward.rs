@@ -190,7 +190,7 @@ fn the_origin_decides_when_an_expected_body_comes() {
         let begun = std::time::Instant::now();
         client.write_all(ask(port).as_bytes()).await.unwrap();
         assert_eq!(head(&mut client).await, "HTTP/1.1 100 Continue\r\n\r\n");
-        assert!((300..900).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
         client.write_all(b"body").await.unwrap();
         assert!(response(&mut client).await.ends_with("body"));
 
