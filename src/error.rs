@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Decode,
     /// What the kernel holds is not what was committed.
     Verify,
+    /// Somebody else changed the rules of a fence, and the sandbox was ended for it.
+    Tampered,
     /// The command could not be started, or was lost.
     Child,
     /// A name could not be resolved.

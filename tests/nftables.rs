@@ -551,6 +551,15 @@ fn the_part_that_is_wrong_is_named() {
         let error = socket.commit(&add(start.clone().into_iter().chain([Object::Rule(rule)]))).unwrap_err();
         assert_eq!((error.kind(), leaf(&error).errno), (ErrorKind::Kernel, libc::ENOENT));
         assert_eq!(leaf(&error).object.as_deref(), Some("expression 2 (`lookup`)"), "{error:?}");
+        assert_eq!(error.advice(), Some("table inet parts has no set or map `missing`"));
+
+        // Of an object that is refused, its field.
+        let nowhere = Rule::new(&id, &chain_name("nowhere")).counter();
+        let error = socket.commit(&add(start.clone().into_iter().chain([Object::Rule(nowhere)]))).unwrap_err();
+        assert_eq!(
+            (leaf(&error).object.as_deref(), leaf(&error).attribute.as_deref()),
+            (Some("chain"), Some("NFTA_RULE_CHAIN"))
+        );
 
         let a_set = set(&id, "s", &[Datatype::Ipv4Addr]);
         let (table, set) = (id.clone(), a_set.name.clone());

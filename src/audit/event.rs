@@ -40,6 +40,8 @@ pub enum Event {
     Denied(Box<Attempt>),
     /// A rule that is not of a fence logged a packet.
     Packet(Box<Attempt>),
+    /// Somebody else than ringfence changed the rules of the fence.
+    Tampering(Box<Tampering>),
     /// Events were lost.
     Lost(Lost),
     /// Everything that was refused, in short. The last event of a sandbox.
@@ -87,7 +89,7 @@ impl Event {
         match self {
             Self::Bypass(_) | Self::Denied(_) => 1,
             Self::Lost(lost) => lost.count,
-            Self::Packet(_) | Self::Summary(_) => 0,
+            Self::Packet(_) | Self::Tampering(_) | Self::Summary(_) => 0,
         }
     }
 }
@@ -129,6 +131,7 @@ impl Serialize for Event {
             Self::Bypass(attempt) => told("bypass", attempt, serializer),
             Self::Denied(attempt) => told("denied", attempt, serializer),
             Self::Packet(attempt) => told("packet", attempt, serializer),
+            Self::Tampering(tampering) => told("tampering", tampering, serializer),
             Self::Lost(lost) => told("lost", lost, serializer),
             Self::Summary(summary) => told("summary", summary, serializer),
         }
@@ -146,6 +149,80 @@ pub struct Lost {
     pub sandbox: Option<Arc<str>>,
     /// How many.
     pub count: u64,
+}
+
+/// A change of the rules of a fence by somebody else. What is not known is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Tampering {
+    /// When it was heard of.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub time: SystemTime,
+    /// The sandbox's name, or the host's end of its wire where it has none.
+    pub sandbox: Arc<str>,
+    /// Which side of the fence: `inside` or `outside`.
+    pub side: &'static str,
+    /// What was done about it: `reported`, `mended`, or `ended`, the sandbox with it.
+    pub action: &'static str,
+    /// Why it ended, where it was to be mended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who did it, as the kernel tells: the first of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Tamperer>,
+    /// What was done to the rules, the first few: `delete table inet ringfence`. Empty where changes came too fast to be read one by one.
+    pub changes: Vec<String>,
+    /// How many changes there were; 0 where that is not known.
+    pub count: u64,
+}
+
+/// A process that changed rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Tamperer {
+    /// Its number, as the machine's first PID namespace counts.
+    pub pid: u32,
+    /// What it calls itself.
+    pub comm: String,
+}
+
+impl Tampering {
+    /// A change of which only the side and what was done about it are known.
+    pub fn at(time: SystemTime, sandbox: Arc<str>, side: &'static str, action: &'static str) -> Self {
+        Self { time, sandbox, side, action, reason: None, process: None, changes: Vec::new(), count: 0 }
+    }
+
+    /// Adds a commit: who made it, and what it did.
+    pub fn add(&mut self, by: Option<(u32, &str)>, changes: impl IntoIterator<Item = String>, more: u64) {
+        /// How many changes are told one by one.
+        const SHOWN: usize = 16;
+        if self.process.is_none() {
+            self.process = by.map(|(pid, comm)| Tamperer { pid, comm: comm.to_owned() });
+        }
+        for change in changes {
+            if self.changes.len() < SHOWN {
+                self.changes.push(change);
+            }
+            self.count += 1;
+        }
+        self.count += more;
+    }
+}
+
+impl std::fmt::Display for Tampering {
+    /// As one clause: who did what, on which side. What others wrote is escaped.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.process {
+            Some(by) => write!(f, "`{}` (process {}) changed the rules {}", by.comm.escape_debug(), by.pid, self.side)?,
+            None => write!(f, "somebody changed the rules {}", self.side)?,
+        }
+        match (self.changes.first(), self.count) {
+            (Some(first), 1) => write!(f, ": {}", first.escape_debug()),
+            (Some(first), count) => write!(f, ": {}, and {} more", first.escape_debug(), count - 1),
+            (None, 0) => f.write_str(", too fast to be told what"),
+            (None, count) => write!(f, " {count} times"),
+        }
+    }
 }
 
 /// A packet that somebody tried to send, or a destination that somebody asked for. What is not known is left out.

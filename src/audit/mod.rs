@@ -12,7 +12,7 @@ mod report;
 mod summary;
 mod time;
 
-pub use event::{Attempt, Event, Lost, SCHEMA};
+pub use event::{Attempt, Event, Lost, SCHEMA, Tamperer, Tampering};
 pub use identity::{Ancestor, Attempted, Identify, Identity, Process};
 #[cfg(feature = "sandbox")]
 pub use learn::learned;

@@ -3,6 +3,7 @@
 //! | event | class | |
 //! | --- | --- | --- |
 //! | `bypass`, `denied`, `packet` | 4001 Network Activity | activity 5, Refuse; of a foreign rule's packet 6, Traffic |
+//! | `tampering` | 2004 Detection Finding, activity 1, Create | severity High |
 //! | `lost` | 0 Base Event | activity 99, with a `count` |
 //! | `summary` | 2004 Detection Finding | one for each denial, activity 1, Create |
 //!
@@ -20,7 +21,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::event::line;
-use super::{Attempt, Denial, Event, Identity, Lost, Process, Summary};
+use super::{Attempt, Denial, Event, Identity, Lost, Process, Summary, Tampering};
 
 /// The version of the schema that these events follow.
 pub const VERSION: &str = "1.3.0";
@@ -33,6 +34,7 @@ const DETECTION_FINDING: u64 = 2004;
 const INFORMATIONAL: u64 = 1;
 const LOW: u64 = 2;
 const MEDIUM: u64 = 3;
+const HIGH: u64 = 4;
 
 impl Event {
     /// The event as lines of OCSF JSON, without the lines' ends. Only a summary is more than one: a finding for each denial.
@@ -40,6 +42,7 @@ impl Event {
         match self {
             Self::Bypass(attempt) | Self::Denied(attempt) => vec![line(&activity(attempt, 5, "Refuse", LOW))],
             Self::Packet(attempt) => vec![line(&activity(attempt, 6, "Traffic", INFORMATIONAL))],
+            Self::Tampering(tampering) => vec![line(&tampered(tampering))],
             Self::Lost(lost) => vec![line(&base(lost))],
             Self::Summary(summary) => summary.denials.iter().map(|denial| line(&finding(summary, denial))).collect(),
         }
@@ -96,6 +99,7 @@ fn head(class: u64, activity: u64, activity_name: &'static str, severity: u64, t
         severity: match severity {
             INFORMATIONAL => "Informational",
             LOW => "Low",
+            HIGH => "High",
             _ => "Medium",
         },
         time: millis(time),
@@ -250,6 +254,45 @@ fn base(lost: &Lost) -> Value {
     if let Some(sandbox) = &lost.sandbox {
         event.insert("unmapped".into(), json!({ "sandbox": sandbox }));
     }
+    event.into()
+}
+
+fn tampered(tampering: &Tampering) -> Value {
+    let mut event = classified(DETECTION_FINDING, 1, "Create", HIGH, tampering.time);
+    let (disposition_id, disposition) = match tampering.action {
+        "mended" => (11, "Corrected"),
+        "ended" => (2, "Blocked"),
+        _ => (17, "Logged"),
+    };
+    // What was done had been done already.
+    event.insert("action_id".into(), 1.into());
+    event.insert("action".into(), "Allowed".into());
+    event.insert("disposition_id".into(), disposition_id.into());
+    event.insert("disposition".into(), disposition.into());
+    event.insert("status_id".into(), 1.into());
+    event.insert("status".into(), "New".into());
+    event.insert("message".into(), tampering.to_string().into());
+    event.insert("count".into(), tampering.count.max(1).into());
+    event.insert(
+        "finding_info".into(),
+        json!({
+            "uid": format!("{}|tampering|{}", tampering.sandbox, tampering.side),
+            "title": format!("the rules of a fence were changed by somebody else, {}", tampering.side),
+            "types": ["tampering"],
+            "analytic": { "name": "tampering", "type_id": 1, "type": "Rule" },
+        }),
+    );
+    let mut evidence = object(json!({ "data": { "changes": tampering.changes } }));
+    if let Some(by) = &tampering.process {
+        evidence.insert("process".into(), json!({ "pid": by.pid, "name": by.comm }));
+    }
+    event.insert("evidences".into(), json!([evidence]));
+    let mut unmapped =
+        object(json!({ "sandbox": tampering.sandbox, "side": tampering.side, "action": tampering.action }));
+    if let Some(reason) = &tampering.reason {
+        unmapped.insert("reason".into(), reason.as_str().into());
+    }
+    event.insert("unmapped".into(), unmapped.into());
     event.into()
 }
 

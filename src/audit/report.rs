@@ -27,6 +27,7 @@ pub struct Report {
     others: u64,
     told: u64,
     lost: u64,
+    tampered: u64,
     /// Packets that came with an event, by rule.
     received: BTreeMap<String, u64>,
 }
@@ -59,8 +60,14 @@ impl Report {
             others: 0,
             told: 0,
             lost: 0,
+            tampered: 0,
             received: BTreeMap::new(),
         }
+    }
+
+    /// Notes that somebody else changed the rules.
+    pub fn tamper(&mut self) {
+        self.tampered += 1;
     }
 
     /// Adds an attempt, and what there is to do about it.
@@ -154,6 +161,7 @@ impl Report {
             audit: self.audit,
             refused: self.refused(),
             lost: self.lost,
+            tampered: self.tampered,
             rules: counted.iter().filter(|(_, counted)| *counted > 0).map(rule).collect(),
             denials: self.rows.clone(),
             others: self.others,

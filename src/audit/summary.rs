@@ -27,6 +27,9 @@ pub struct Summary {
     pub refused: u64,
     /// How many of them nothing else is known of.
     pub lost: u64,
+    /// How often somebody else changed the rules of the fence.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tampered: u64,
     /// What the kernel counted, rule by rule, where it was asked: once the last program has ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RuleCount>,

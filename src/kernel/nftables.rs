@@ -14,6 +14,7 @@ mod read;
 mod refusal;
 mod verify;
 
+use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::fmt;
 use std::io;
@@ -51,6 +52,9 @@ const ATTEMPTS: usize = 64;
 /// without pause can keep another waiting, but hardly for so long.
 const COMMIT_ATTEMPTS: usize = 10_000;
 
+/// How many generations of its own a socket remembers.
+const REMEMBERED: usize = 1024;
+
 /// The most datagrams of one answer that are looked at.
 const MAX_DATAGRAMS: usize = 1 << 22;
 
@@ -82,10 +86,15 @@ pub struct Socket {
     seen: Option<Generation>,
     /// The largest datagram that is known to fit the send buffer.
     room: usize,
+    /// The generations that its own commits made, the last of them.
+    made: VecDeque<Generation>,
 }
 
 // SAFETY: libmnl's socket is a file descriptor and an address in memory of its own; nothing in it belongs to a thread.
 unsafe impl Send for Socket {}
+
+// SAFETY: through a shared reference its descriptor and port are read, which do not change, and options set by a system call.
+unsafe impl Sync for Socket {}
 
 impl Drop for Socket {
     fn drop(&mut self) {
@@ -141,7 +150,7 @@ impl Socket {
             }
             .because(cause));
         };
-        let socket = Self { raw, seq: 1, buffer: vec![0; RECEIVE_LEN], seen: None, room: 0 };
+        let socket = Self { raw, seq: 1, buffer: vec![0; RECEIVE_LEN], seen: None, room: 0, made: VecDeque::new() };
         // SAFETY: the socket is alive.
         if unsafe { mnl_sys::mnl_socket_bind(raw.as_ptr(), 0, mnl_sys::MNL_SOCKET_AUTOPID) } < 0 {
             return Err(Error::new(ErrorKind::Io, WHAT).because(io::Error::last_os_error()));
@@ -161,6 +170,17 @@ impl Socket {
             let _ = sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
         }
         Ok(socket)
+    }
+
+    /// The number that the kernel tells this socket from others of its namespace by, as a [`Monitor`] hears it.
+    pub fn port(&self) -> u32 {
+        // SAFETY: the socket is alive; libmnl reads what it noted when it was bound.
+        unsafe { mnl_sys::mnl_socket_get_portid(self.raw.as_ptr()) }
+    }
+
+    /// Whether one of this socket's commits made that generation, as far as it remembers: some thousand commits.
+    pub fn made(&self, generation: Generation) -> bool {
+        self.made.contains(&generation)
     }
 
     /// Hears what the kernel tells to a multicast group, too.
@@ -189,7 +209,8 @@ impl Socket {
         let raw = NonNull::new(raw).ok_or_else(|| failed(io::Error::last_os_error()))?;
         // The handle closes it from here on.
         let _ = fd.into_raw_fd();
-        Ok(Self { raw, seq: self.seq, buffer: vec![0; RECEIVE_LEN], seen: self.seen, room: self.room })
+        let made = self.made.clone();
+        Ok(Self { raw, seq: self.seq, buffer: vec![0; RECEIVE_LEN], seen: self.seen, room: self.room, made })
     }
 
     /// Commits a transaction: all of it or, on error, nothing. Gives the generation that it made.
@@ -243,7 +264,14 @@ impl Socket {
                 // A commit that changes nothing makes no generation. One that does counts up by one, past zero.
                 let after = self.generation()?;
                 let own = Generation(before.0.checked_add(1).unwrap_or(1));
-                return Ok(if after == before { before } else { own });
+                if after == before {
+                    return Ok(before);
+                }
+                if self.made.len() == REMEMBERED {
+                    self.made.pop_front();
+                }
+                self.made.push_back(own);
+                return Ok(own);
             };
             attempts += 1;
             let stale = nack.errno == libc::ERESTART && nack.seq == batch.begin();

@@ -14,11 +14,13 @@ pub struct KernelError {
     pub operation: String,
     /// The part that it pointed to, where it did: ``expression 3 (`lookup`)``, `element 0x0a000001`.
     pub object: Option<String>,
+    /// The attribute of the message that it pointed to, where it did, by the kernel's name: `NFTA_RULE_CHAIN`.
+    pub attribute: Option<Box<str>>,
     /// The error number, see errno(3).
     pub errno: i32,
     /// Its own words, where it had some.
     #[doc(alias = "NLMSGERR_ATTR_MSG")]
-    pub extended_ack: Option<String>,
+    pub extended_ack: Option<Box<str>>,
     /// What to do about it, where that is known.
     pub hint: Option<String>,
 }
@@ -31,7 +33,8 @@ impl KernelError {
 
     /// The refusal of `operation` that an acknowledgement told.
     pub(super) fn new(operation: String, refused: &Acknowledgement, hint: Option<String>) -> Self {
-        Self { operation, object: None, errno: refused.errno, extended_ack: refused.text.clone(), hint }
+        let extended_ack = refused.text.as_deref().map(Box::from);
+        Self { operation, object: None, attribute: None, errno: refused.errno, extended_ack, hint }
     }
 
     /// The crate's error with this one as its cause.
@@ -49,6 +52,9 @@ impl fmt::Display for KernelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(object) = &self.object {
             write!(f, "{object}: ")?;
+        }
+        if let Some(attribute) = &self.attribute {
+            write!(f, "{attribute}: ")?;
         }
         write!(f, "{}", io::Error::from_raw_os_error(self.errno))?;
         match &self.extended_ack {

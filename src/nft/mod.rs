@@ -18,6 +18,7 @@ mod rule;
 mod ruleset;
 mod set;
 mod statement;
+pub mod statements;
 mod syntax;
 mod table;
 mod transaction;

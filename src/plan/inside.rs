@@ -46,7 +46,7 @@ pub(super) fn ruleset(pair: &VethPair, open: &[Open], audit: bool) -> Result<Rul
 }
 
 /// The elements of the sets of direct endpoints inside, set by set.
-fn elements(open: &[Open]) -> Result<Vec<(SetName, Vec<Element>)>, PlanError> {
+pub(crate) fn elements(open: &[Open]) -> Result<Vec<(SetName, Vec<Element>)>, PlanError> {
     let mut sets = Vec::new();
     for (name, v4) in [("direct4", true), ("direct6", false)] {
         let here = open.iter().filter(|open| open.to.address.is_ipv4() == v4);

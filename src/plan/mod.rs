@@ -20,12 +20,13 @@ use serde::Serialize;
 use crate::link::{Pool, VethPair};
 use crate::nft::{DataTooLong, NameError, Ruleset};
 use crate::policy::{
-    AllowEntry, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, HostPattern, Origin, PatternMap, Policy, ProxyAt,
-    ProxyUrl, SeccompMode, Sourced, Transport, special,
+    AllowEntry, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, HostPattern, OnTampering, Origin, PatternMap,
+    Policy, ProxyAt, ProxyUrl, SeccompMode, Sourced, Transport, special,
 };
 
 pub use environment::Environment;
 pub use files::{FileAccess, FileRule, Files};
+pub(crate) use inside::elements as elements_inside;
 pub use inside::{NFLOG_GROUP, change_inside};
 pub use outside::{Outside, TABLE_PREFIX, uplinks};
 pub use show::Format;
@@ -109,6 +110,8 @@ pub struct Plan {
     pub dns: Sourced<DnsMode>,
     /// Whether everything passes, and what would be refused is told.
     pub audit: Sourced<bool>,
+    /// What is done about somebody who changes the rules.
+    pub tampering: Sourced<OnTampering>,
     /// Where requests go.
     pub proxy: ProxyPlan,
     /// Direct endpoints, as the policy names them.
@@ -235,6 +238,7 @@ impl Plan {
             wire: host.wire.clone(),
             dns: policy.dns.clone(),
             audit: policy.audit.clone(),
+            tampering: policy.tampering.clone(),
             proxy,
             endpoints: policy.direct.clone(),
             forwarding: Forwarded {

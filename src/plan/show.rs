@@ -100,6 +100,7 @@ impl Plan {
             (true, true) => "ipv4 and ipv6, masqueraded",
         };
         writeln!(out, "forwarding\n  {families}")?;
+        writeln!(out, "rules changed by others\n  {}  ({})", self.tampering.value, self.tampering.origin)?;
         writeln!(out, "environment")?;
         for (name, value) in &self.environment.set {
             writeln!(out, "  {name}={value}")?;

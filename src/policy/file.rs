@@ -256,11 +256,11 @@ env = { B = "ä,2", A = "" }
             ),
             (
                 "policy = 'a'",
-                "p.toml:1:1: `policy` is not a key of a policy file (there are allow, proxy, proxy-at, direct, direct-udp, direct-host, dns, dns-grace, private-name, audit, pool, user, env, name, share-pid, drop-caps, keep-caps, landlock, ro, rw, seccomp, events, events-format, metrics, learn)",
+                "p.toml:1:1: `policy` is not a key of a policy file (there are allow, proxy, proxy-at, direct, direct-udp, direct-host, dns, dns-grace, private-name, audit, tampering, pool, user, env, name, share-pid, drop-caps, keep-caps, landlock, ro, rw, seccomp, events, events-format, metrics, learn)",
             ),
             (
                 "[sandbox]\nname = 'a'",
-                "p.toml:1:2: `sandbox` is not a key of a policy file (there are allow, proxy, proxy-at, direct, direct-udp, direct-host, dns, dns-grace, private-name, audit, pool, user, env, name, share-pid, drop-caps, keep-caps, landlock, ro, rw, seccomp, events, events-format, metrics, learn)",
+                "p.toml:1:2: `sandbox` is not a key of a policy file (there are allow, proxy, proxy-at, direct, direct-udp, direct-host, dns, dns-grace, private-name, audit, tampering, pool, user, env, name, share-pid, drop-caps, keep-caps, landlock, ro, rw, seccomp, events, events-format, metrics, learn)",
             ),
             (
                 "allow = ['a', 'b c', '']",

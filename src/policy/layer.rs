@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use super::{
     AllowEntry, Capability, DnsGrace, DnsMode, Endpoint, EnvVar, EventsFormat, EventsTo, FilePath, HostPattern,
-    LandlockMode, LearnTo, MetricsTo, Origin, PolicyError, PoolPrefix, ProxyAt, ProxyUrl, SandboxName, SeccompMode,
-    Sourced, Transport, User,
+    LandlockMode, LearnTo, MetricsTo, OnTampering, Origin, PolicyError, PoolPrefix, ProxyAt, ProxyUrl, SandboxName,
+    SeccompMode, Sourced, Transport, User,
 };
 
 /// A thing that can be said: a flag `--NAME`, or a key `NAME` of a policy file.
@@ -32,6 +32,8 @@ pub enum Key {
     PrivateName,
     /// Let everything pass, and log it.
     Audit,
+    /// What is done about somebody who changes the rules.
+    Tampering,
     /// Where addresses come from. Repeatable.
     Pool,
     /// As whom the command runs.
@@ -74,7 +76,7 @@ pub(super) enum Arity {
 
 impl Key {
     /// All of them, in the order of the command line's help.
-    pub const ALL: [Key; 25] = [
+    pub const ALL: [Key; 26] = [
         Key::Allow,
         Key::Proxy,
         Key::ProxyAt,
@@ -85,6 +87,7 @@ impl Key {
         Key::DnsGrace,
         Key::PrivateName,
         Key::Audit,
+        Key::Tampering,
         Key::Pool,
         Key::User,
         Key::Env,
@@ -115,6 +118,7 @@ impl Key {
             Key::DnsGrace => "dns-grace",
             Key::PrivateName => "private-name",
             Key::Audit => "audit",
+            Key::Tampering => "tampering",
             Key::Pool => "pool",
             Key::User => "user",
             Key::Env => "env",
@@ -141,7 +145,7 @@ impl Key {
         match self {
             Key::Audit | Key::SharePid | Key::DropCaps => Arity::Switch,
             Key::Proxy | Key::ProxyAt | Key::Dns | Key::DnsGrace | Key::User | Key::Name | Key::Landlock => Arity::One,
-            Key::Seccomp | Key::Events | Key::EventsFormat | Key::Metrics | Key::Learn => Arity::One,
+            Key::Seccomp | Key::Events | Key::EventsFormat | Key::Metrics | Key::Learn | Key::Tampering => Arity::One,
             Key::Allow
             | Key::Direct
             | Key::DirectUdp
@@ -177,6 +181,7 @@ pub struct Layer {
     pub(super) dns_grace: Option<Sourced<DnsGrace>>,
     pub(super) private_name: Option<Vec<Sourced<HostPattern>>>,
     pub(super) audit: Option<Sourced<bool>>,
+    pub(super) tampering: Option<Sourced<OnTampering>>,
     pub(super) pool: Option<Vec<Sourced<PoolPrefix>>>,
     pub(super) user: Option<Sourced<User>>,
     pub(super) env: Option<Vec<Sourced<EnvVar>>>,
@@ -235,6 +240,7 @@ impl Layer {
             Key::DnsGrace => one(&mut self.dns_grace, key, text, origin, DnsGrace::from_str),
             Key::PrivateName => many(&mut self.private_name, entries, text, origin, HostPattern::from_str),
             Key::Audit => one(&mut self.audit, key, text, origin, switch),
+            Key::Tampering => one(&mut self.tampering, key, text, origin, OnTampering::from_str),
             Key::Pool => many(&mut self.pool, entries, text, origin, PoolPrefix::from_str),
             Key::User => one(&mut self.user, key, text, origin, User::from_str),
             Key::Env => text.parse().and_then(|variable| self.push_env(variable, origin)),
@@ -278,6 +284,7 @@ impl Layer {
             | Key::Dns
             | Key::DnsGrace
             | Key::Audit
+            | Key::Tampering
             | Key::User
             | Key::Name
             | Key::SharePid
@@ -310,6 +317,7 @@ impl Layer {
             dns_grace: self.dns_grace.or(weaker.dns_grace),
             private_name: self.private_name.or(weaker.private_name),
             audit: self.audit.or(weaker.audit),
+            tampering: self.tampering.or(weaker.tampering),
             pool: self.pool.or(weaker.pool),
             user: self.user.or(weaker.user),
             env: self.env.or(weaker.env),
@@ -435,6 +443,7 @@ mod tests {
                 Key::Events => "fd:3",
                 Key::EventsFormat => "ocsf",
                 Key::Metrics | Key::Learn => "m",
+                Key::Tampering => "end",
             };
             let given = layer(&[(key, text)]).unwrap();
             assert_ne!(Layer { entries: 0, ..given }, Layer::new(), "{key} left no trace");

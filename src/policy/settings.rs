@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::pool::pool;
 use super::{
-    AllowEntry, Capabilities, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, HostPattern, Key, Layer, Origin,
-    PolicyError, ProxyAt, ProxyUrl, RunOptions, Sourced,
+    AllowEntry, Capabilities, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, HostPattern, Key, Layer, OnTampering,
+    Origin, PolicyError, ProxyAt, ProxyUrl, RunOptions, Sourced,
 };
 use crate::link::Pool;
 
@@ -31,6 +31,8 @@ pub struct Policy {
     pub private_names: Vec<Sourced<HostPattern>>,
     /// Whether everything passes, and is logged.
     pub audit: Sourced<bool>,
+    /// What is done about somebody who changes the rules.
+    pub tampering: Sourced<OnTampering>,
     /// Where addresses come from.
     pub pool: Sourced<Pool>,
 }
@@ -84,6 +86,7 @@ impl Default for Policy {
             dns_grace: Sourced::new(DnsGrace::default(), Origin::Default),
             private_names: Vec::new(),
             audit: Sourced::new(false, Origin::Default),
+            tampering: Sourced::new(OnTampering::default(), Origin::Default),
             pool: Sourced::new(Pool::default(), Origin::Default),
         }
     }
@@ -176,6 +179,14 @@ impl PolicyBuilder {
         self.add(Key::Audit, if audit { "true" } else { "false" })
     }
 
+    /// Says what is done about somebody who changes the rules: `report`, `mend` or `end`.
+    ///
+    /// # Errors
+    /// Another word, or a second and different one.
+    pub fn tampering(self, what: &str) -> Result<Self, PolicyError> {
+        self.add(Key::Tampering, what)
+    }
+
     /// Takes the sandbox's addresses from a prefix: one of each family at most.
     ///
     /// # Errors
@@ -230,6 +241,7 @@ impl Settings {
                 dns_grace: said.dns_grace.unwrap_or(default.policy.dns_grace),
                 private_names: first_of_each(said.private_name.into_iter().flatten()),
                 audit: said.audit.unwrap_or(default.policy.audit),
+                tampering: said.tampering.unwrap_or(default.policy.tampering),
                 pool: Sourced::new(pool(said.pool.as_deref().unwrap_or_default())?, pool_origin),
             },
             run: RunOptions {
@@ -462,6 +474,7 @@ mod tests {
             .and_then(|policy| policy.dns_grace("0"))
             .and_then(|policy| policy.private_name("*.b.example"))
             .and_then(|policy| policy.audit(true))
+            .and_then(|policy| policy.tampering("end"))
             .and_then(|policy| policy.pool("10.1.0.0/16"))
             .and_then(PolicyBuilder::build)
             .unwrap();

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use super::{Key, Layer, Origin, PolicyError, Sourced};
 
 /// Which variables say what: the first of each list that is set and not empty counts.
-const VARIABLES: [(Key, &[&str]); 4] = [
+const VARIABLES: [(Key, &[&str]); 5] = [
     (Key::Direct, &["RINGFENCE_DIRECT_TCP_ENDPOINTS", "OPENSHELL_DIRECT_TCP_ENDPOINTS"]),
     (Key::DirectHost, &["RINGFENCE_DIRECT_TCP_HOSTS", "OPENSHELL_DIRECT_TCP_HOSTS"]),
     (Key::Dns, &["RINGFENCE_DNS_SERVER", "OPENSHELL_DNS_SERVER"]),
     (Key::Proxy, &["RINGFENCE_PROXY"]),
+    (Key::Tampering, &["RINGFENCE_TAMPERING"]),
 ];
 const POLICY: &str = "RINGFENCE_POLICY";
 
@@ -71,8 +72,10 @@ mod tests {
             ("RINGFENCE_DNS_SERVER", "203.0.113.53"),
             ("RINGFENCE_PROXY", "http://u:secret@proxy.example"),
             ("RINGFENCE_POLICY", "/etc/fence.toml"),
+            ("RINGFENCE_TAMPERING", "end"),
         ])
         .unwrap();
+        assert_eq!(parsed.layer.tampering.as_ref().unwrap().value, crate::policy::OnTampering::End);
         let shown = |list: Option<Vec<Sourced<crate::policy::Endpoint>>>| {
             list.unwrap().iter().map(|item| format!("{}: {}", item.origin, item.value)).collect::<Vec<_>>()
         };

@@ -35,6 +35,7 @@ impl Policy {
         if let Some(audit) = said(&self.audit) {
             let _ = writeln!(out, "audit = {audit}");
         }
+        single(&mut out, "tampering", said(&self.tampering).map(|what| what.to_string()));
         if let Some(pool) = said(&self.pool) {
             list(&mut out, "pool", [pool.v4.to_string(), pool.v6.to_string()].iter());
         }
@@ -96,7 +97,7 @@ mod tests {
     fn what_is_written_is_read_back() {
         let text = "allow = ['a:1', '*.b', '203.0.113.0/24:443', '[2001:db8::/32]:1']\nproxy = 'http://al%40ice:p%2F%22ss%25@proxy.example:1'\n\
                     direct = ['c:2', '*.d:3', '[2001:db8::9]:4']\ndirect-udp = '203.0.113.9:5'\ndns = 'auto'\ndns-grace = 7\n\
-                    private-name = ['*.f', 'g.example']\naudit = false\npool = '10.9.0.0/16'\n";
+                    private-name = ['*.f', 'g.example']\naudit = false\ntampering = 'end'\npool = '10.9.0.0/16'\n";
         let read = |text: &str| {
             let layer = Layer::from_toml(text.as_bytes(), Path::new("p.toml"))?;
             Settings::from_layers([layer]).map(|settings| settings.policy)

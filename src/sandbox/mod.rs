@@ -16,6 +16,7 @@ mod live;
 mod monitor;
 mod resolver;
 mod running;
+mod tamper;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, TcpListener};
@@ -125,6 +126,8 @@ pub struct Sandbox {
     questions: Sockets,
     /// Which names it handed addresses out for.
     answers: Arc<Answers>,
+    /// Hears who else changes the rules inside; the command's sentinel takes it.
+    changes: Option<nftables::Monitor>,
     /// What the fence refuses waits in it; the command's monitor takes it.
     receiver: Option<Receiver>,
     hub: Arc<Hub>,
@@ -207,7 +210,8 @@ impl Sandbox {
         refuse_own(&mut links, policy, &mut resolved)?;
         let open = || -> Result<_> {
             let names = resolver::sockets(policy.dns.value)?;
-            let sockets = (rtnetlink::Socket::open()?, nftables::Socket::open()?, listener::socket()?, names);
+            let rules = (nftables::Socket::open()?, nftables::Socket::open()?);
+            let sockets = (rtnetlink::Socket::open()?, rules, listener::socket()?, names);
             Ok((sockets, monitor::bind()?))
         };
         let (userns, netns, sockets) = if options.user_namespace {
@@ -218,7 +222,7 @@ impl Sandbox {
             let (netns, sockets) = Netns::create_with(open)?;
             (None, netns, sockets)
         };
-        let ((mut inner_links, mut rules, unbound, unbound_names), receiver) = sockets?;
+        let ((mut inner_links, (mut rules, changes), unbound, unbound_names), receiver) = sockets?;
         // First the guard, then the name: a kill between the two leaves nothing either.
         let named = |name: &Sourced<SandboxName>| -> Result<_> {
             let guard = running::guard_name(&netns, name.value.as_str())?;
@@ -246,6 +250,9 @@ impl Sandbox {
             return Err(Error::new(ErrorKind::Unsupported, what));
         }
         rules.commit(&plan.inside.create())?;
+        // Between the two, so that what is verified is what stays, or its change is heard.
+        let changes =
+            nftables::Monitor::on(changes, plan.inside.tables.iter().map(|table| table.id.clone()).collect())?;
         rules.verify(&plan.inside)?;
         let id = options.name.as_ref().map_or_else(|| wire.pair.host.to_string(), |name| name.value.to_string());
         let on_report = options.on_report.clone().map(|tell| (tell, options.report_interval));
@@ -273,6 +280,7 @@ impl Sandbox {
             listeners,
             questions,
             answers,
+            changes: Some(changes),
             receiver: Some(receiver),
             hub,
             means: None,

@@ -22,7 +22,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::counters;
 use crate::audit::hint::{Advice, Entry, Scene, advice};
-use crate::audit::{Attempt, Attempted, Event, Identify, Identity, Lost, Report, Summary};
+use crate::audit::{Attempt, Attempted, Event, Identify, Identity, Lost, Report, Summary, Tampering};
 use crate::dns::{self, Answers};
 use crate::kernel::identity::Nobody;
 use crate::kernel::netns::Netns;
@@ -256,6 +256,18 @@ impl Hub {
             state.report.add(attempt, &advice);
         }
         state.tell(event);
+    }
+
+    /// The sandbox's name in events.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.sandbox
+    }
+
+    /// Tells of somebody who changed the rules.
+    pub(super) fn tampered(&self, tampering: Tampering) {
+        let mut state = self.state();
+        state.report.tamper();
+        state.tell(Event::Tampering(Box::new(tampering)));
     }
 
     fn lost(&self, count: u64) {

@@ -26,6 +26,7 @@ use crate::{Error, ErrorKind, Result};
 use super::counters::{self, Counters};
 use super::monitor::{EventStream, Watch, nobody};
 use super::resolver::ServingNames;
+use super::tamper::{Sentinel, Verdict};
 use super::{Command, Control, Entry, Sandbox, control, resolver, withdraw};
 
 /// A command that runs in its sandbox.
@@ -39,6 +40,8 @@ pub struct Running {
     names: Option<ServingNames>,
     orders: Option<Serving>,
     watch: Option<Watch>,
+    sentinel: Option<Sentinel>,
+    verdict: Verdict,
     sandbox: Sandbox,
     guard: Option<Guard>,
     files: Enforcement,
@@ -81,9 +84,13 @@ impl Running {
             Error::new(ErrorKind::Io, "the thread that started the command was lost").because(lost)
         })??;
         tracing::info!(pid = child.pid(), guard = guard.as_ref().map(Guard::pid), "the command runs");
+        let verdict = Verdict::default();
+        let sentinel = sandbox.changes.take();
+        let sentinel =
+            sentinel.map(|changes| Sentinel::start(changes, &sandbox, &child, verdict.clone())).transpose()?;
         let orders = sandbox.orders.take();
         let orders = orders.map(|orders| Serving(tokio::spawn(control::serve(orders, sandbox.control()))));
-        Ok(Self { child, proxy, names, orders, watch, sandbox, guard, files })
+        Ok(Self { child, proxy, names, orders, watch, sentinel, verdict, sandbox, guard, files })
     }
 
     /// What was planned, and stood when the sandbox was prepared.
@@ -161,9 +168,10 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// As [`Child::wait`].
+    /// As [`Child::wait`]; [`ErrorKind::Tampered`] when it was ended because somebody changed the rules of its fence.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
-        self.child.wait().await
+        let status = self.child.wait().await;
+        self.verdict.error().map_or(status, Err)
     }
 
     /// What is refused from now on; see [`Sandbox::events`]. Subscribe before the command is started to miss nothing.
@@ -222,10 +230,14 @@ impl Running {
 
     /// Ends every process of the sandbox, the proxy and the resolver.
     async fn kill(self) -> (Result<()>, Ended) {
-        let Self { child, proxy, names, orders, watch, sandbox, guard, .. } = self;
+        let Self { child, proxy, names, orders, watch, sentinel, sandbox, guard, .. } = self;
         // Blocks until the last process of the sandbox is gone, and with them their hold on the namespace.
         let killed = tokio::task::spawn_blocking(move || drop(child)).await;
         drop((proxy, names, orders));
+        if let Some(sentinel) = sentinel {
+            // What was done to the rules up to here is told before the stream ends.
+            sentinel.finish().await;
+        }
         let killed = killed
             .map_err(|lost| Error::new(ErrorKind::Io, "the thread that ended the command was lost").because(lost));
         (killed, Ended { watch, sandbox, guard })

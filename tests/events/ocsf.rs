@@ -158,9 +158,11 @@ fn object(name: &str) -> (&'static [Attribute], &'static [&'static str]) {
         "evidences" => (
             &[
                 ("connection_info", false, Object("network_connection_info")),
+                ("data", false, Unmapped),
                 ("dst_endpoint", false, Object("network_endpoint")),
+                ("process", false, Object("process")),
             ],
-            &["connection_info", "dst_endpoint"],
+            &["connection_info", "data", "dst_endpoint", "process"],
         ),
         "remediation" => (&[("desc", true, Text)], &[]),
         other => panic!("object {other} is none that we use"),
@@ -242,7 +244,7 @@ impl Kind {
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use ringfence::audit::{Ancestor, Attempt, Event, Identity, Lost, Process};
+    use ringfence::audit::{Ancestor, Attempt, Event, Identity, Lost, Process, Tampering};
 
     use super::*;
 
@@ -278,6 +280,20 @@ mod tests {
         assert_eq!((&told["activity_id"], &told["disposition_id"]), (&5.into(), &25.into()));
         assert_eq!(told["unmapped"]["identity"], "exact");
         validate(&one(&Event::Lost(Lost { time: UNIX_EPOCH, sandbox: Some("job".into()), count: 3 })));
+        let mut tampering = Tampering::at(UNIX_EPOCH, "job".into(), "inside", "mended");
+        validate(&one(&Event::Tampering(Box::new(tampering.clone()))));
+        tampering.add(Some((7, "nft")), ["delete table inet ringfence".to_owned()], 25);
+        tampering.reason = Some("why".into());
+        let told = one(&Event::Tampering(Box::new(tampering.clone())));
+        validate(&told);
+        assert_eq!((&told["disposition"], &told["count"]), (&"Corrected".into(), &26.into()));
+        assert_eq!(
+            told["message"],
+            "`nft` (process 7) changed the rules inside: delete table inet ringfence, and 25 more"
+        );
+        let own = Event::Tampering(Box::new(tampering)).to_json();
+        let wanted = r#"{"schema":1,"event":"tampering","time":"1970-01-01T00:00:00.000000Z","sandbox":"job","side":"inside","action":"mended","reason":"why","process":{"pid":7,"comm":"nft"},"changes":["delete table inet ringfence"],"count":26}"#;
+        assert_eq!(own, wanted);
     }
 
     #[test]

@@ -77,7 +77,7 @@ fn rules_and_switches() {
 fn a_router_inside() {
     // With every switch on and no rule left, packets that come in by loopback are forwarded out, past the output hook.
     let said = script(
-        "--keep-caps NET_ADMIN,NET_RAW,DAC_OVERRIDE",
+        "--keep-caps NET_ADMIN,NET_RAW,DAC_OVERRIDE --tampering report",
         "nft delete chain inet ringfence forward; nft flush ruleset
          ip link add d0 type veth peer name d1; ip link set d0 up; ip link set d1 up; ip addr add 192.0.2.1/24 dev d0
          ip addr add 198.51.100.1/32 dev lo; ip neigh add 198.51.100.254 lladdr 02:00:5e:00:00:fe dev eth0
@@ -118,7 +118,7 @@ fn from_one_sandbox_to_another() {
             }
             // Nor by packets of its own making, as the answer of a flow that never was.
             let script = format!("nft flush ruleset; exec {python} -I {PROBE} neighbour {address} {CONTROL}");
-            outer.run(&format!("{all} --keep-caps NET_RAW,NET_ADMIN"), &["sh", "-c", &script]);
+            outer.run(&format!("{all} --keep-caps NET_RAW,NET_ADMIN --tampering report"), &["sh", "-c", &script]);
             drop(first.child.stdin.take());
             assert_eq!(first.line(), "0", "the other sandbox was reached");
             drop(first);

@@ -1,5 +1,5 @@
 //! What a program may try that writes its own packets and frames: with CAP_NET_RAW it passes by hooks, and with CAP_NET_ADMIN
-//! it rewrites the rules inside. Then it is the host's side that holds.
+//! it rewrites the rules inside. Then it is the host's side that holds: here nobody mends them (`--tampering report`).
 
 use super::support::{HOST, Outer, SERVERS, Serve, Servers, Shape, python};
 use super::{CONTROL, DIRECT, PROBE, nothing_else_was_seen, proves};
@@ -53,7 +53,7 @@ fn past_every_hook_inside() {
 #[test]
 fn with_the_rules_inside_gone() {
     proves(&["Changing the rules from inside."]);
-    storm("--keep-caps NET_RAW,NET_ADMIN", "nft flush ruleset;", "raw packet bypass", true);
+    storm("--keep-caps NET_RAW,NET_ADMIN --tampering report", "nft flush ruleset;", "raw packet bypass", true);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn on_a_host_that_routes_nothing() {
     };
     let wire = outer.watch();
     let script = format!("nft flush ruleset; exec {python} -I {PROBE} storm raw packet bypass");
-    outer.run("--allow 203.0.113.9 --keep-caps NET_RAW,NET_ADMIN", &["sh", "-ec", &script]);
+    outer.run("--allow 203.0.113.9 --keep-caps NET_RAW,NET_ADMIN --tampering report", &["sh", "-ec", &script]);
     // The control: a program of the host's own.
     super::unfenced(&outer, python, "udp 203.0.113.9 5353 control-four + udp 2001:db8::9 5353 control-six");
     nothing_else_was_seen(&wire);
@@ -77,7 +77,8 @@ fn cut_up_by_the_host() {
         let (Some(outer), Some(python)) = (Outer::new(), python()) else { return };
         let wire = outer.watch();
         let script = format!("{before} exec {python} -I {PROBE} offload {CONTROL}");
-        let said = outer.run(&format!("{DIRECT} --keep-caps NET_RAW,NET_ADMIN"), &["sh", "-ec", &script]);
+        let said =
+            outer.run(&format!("{DIRECT} --keep-caps NET_RAW,NET_ADMIN --tampering report"), &["sh", "-ec", &script]);
         assert!(said.contains("sent="), "{said}");
         wire.until_seen("control-six");
         // A router may cut up what was judged whole: then all of it goes where it was let out to.

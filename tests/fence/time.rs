@@ -37,7 +37,7 @@ fn from_the_first_instruction_on() {
 fn hostile(outer: &Outer, python: &str, flags: &str) -> Child {
     let near = outer.watch_host();
     let script = format!("nft flush ruleset; exec {python} -I {PROBE} chatter 203.0.113.10 9 0.0005");
-    let flags = format!("run {DIRECT} --keep-caps NET_ADMIN,NET_RAW {flags} -- sh -c");
+    let flags = format!("run {DIRECT} --keep-caps NET_ADMIN,NET_RAW --tampering report {flags} -- sh -c");
     let mut command = outer.ringfence(flags.split_whitespace().chain([script.as_str()]));
     let child = outer.spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
     until("its frames reach the host", || near.frames().iter().filter(|frame| frame.holds(b"LEAK")).count() > 5);
@@ -82,7 +82,7 @@ fn what_was_queued_when_the_command_ended() {
          for i in 1 2 3 4 5 6 7 8; do timeout 0.02 {python} -I {PROBE} chatter 203.0.113.10 9 0; done; \
          timeout 0.3 {python} -I {PROBE} chatter 203.0.113.10 9 0; tc -s qdisc show dev eth0"
     );
-    let said = outer.run(&format!("{DIRECT} --keep-caps NET_ADMIN,NET_RAW"), &["sh", "-c", &script]);
+    let said = outer.run(&format!("{DIRECT} --keep-caps NET_ADMIN,NET_RAW --tampering report"), &["sh", "-c", &script]);
     assert!(said.contains("backlog"), "{said}");
     std::thread::sleep(Duration::from_millis(1500));
     let strangers = wire.strangers(let_out);

@@ -143,7 +143,7 @@ fn in_its_own_network_it_may_do_everything() {
             unshare --net ip link set lo up
             if test $(id -u) = 0; then unshare --mount mount -t tmpfs none /mnt; fi
             ip link del v0; echo all of it";
-        let said = outer.run(&format!("{DIRECT} {MUCH} {flags}"), &["sh", "-c", script]);
+        let said = outer.run(&format!("{DIRECT} {MUCH} --tampering report {flags}"), &["sh", "-c", script]);
         assert_eq!(said, "all of it\n", "{flags}");
     }
 }

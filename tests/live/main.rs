@@ -24,6 +24,9 @@ use world::{World, text};
 const INSIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/live/inside.py");
 const AUTHORITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/live/authority.py");
 
+/// What every sandbox of these tests is started with, but for audits, which write down what they were started with.
+const TAMPERING: &str = "--tampering end";
+
 /// A sandbox with a program in it that does what it is told.
 struct Inside {
     child: Child,
@@ -36,6 +39,10 @@ impl Inside {
     fn start(world: &World, flags: &str) -> Option<Self> {
         let python = python()?;
         let mut command = world.ringfence("run".split(' ').chain(flags.split_whitespace()));
+        if !flags.contains("--audit") {
+            // Whatever these tests do by order or by name is the fence's own doing: a sandbox that took it for tampering would end.
+            command.args(TAMPERING.split(' '));
+        }
         command.args(["--", python, "-I", INSIDE]).stdin(Stdio::piped());
         let mut child = world.spawn(command);
         let (words, said) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
@@ -99,7 +106,8 @@ impl Drop for Inside {
 /// `ringfence policy WORDS` on the host, which must succeed; gives its standard output.
 #[track_caller]
 fn policy(world: &World, words: &str) -> String {
-    world::good(world.run(&format!("policy {words}")))
+    let said = world::good(world.run(&format!("policy {words}")));
+    said.replace("tampering = \"end\"\n", "")
 }
 
 /// The same, which must fail: its standard error.

@@ -113,6 +113,11 @@ impl World {
         self.directory.path()
     }
 
+    /// The network namespace of a sandbox that was given that name.
+    pub fn named(&self, name: &str) -> Netns {
+        Netns::open(format!("/proc/{}/root/run/netns/{name}", self.mounts.id())).unwrap()
+    }
+
     /// A program as the host would run it. Spawn it with [`World::spawn`] or [`World::output`] alone.
     pub fn program(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");

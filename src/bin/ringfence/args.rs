@@ -72,6 +72,9 @@ pub struct PolicyArguments {
     /// Let everything pass, tell what would be refused, and print the policy that would have allowed it.
     #[arg(long)]
     pub audit: bool,
+    /// What to do when somebody else changes the rules of the fence: `report`, `mend` (unless told), or `end` the sandbox.
+    #[arg(long, value_name = "report|mend|end")]
+    pub tampering: Option<String>,
     /// Prefix that addresses of sandboxes come from, 10.200.0.0/16 unless told (once for IPv4, once for IPv6).
     #[arg(long, value_name = "PREFIX")]
     pub pool: Vec<String>,

@@ -13,12 +13,15 @@ const ANCESTORS: usize = 3;
 /// The report as text for a terminal or a log; nothing when nothing was refused.
 pub fn report(summary: &Summary, colour: bool) -> String {
     let mut text = String::new();
+    if summary.tampered > 0 {
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "ringfence: somebody else changed the rules of the fence {}", times(summary.tampered));
+    }
     if summary.refused == 0 {
         return text;
     }
     let (bold, off) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     let (times, what) = (times(summary.refused), destinations(summary));
-    // Writing to a string can't fail.
     let refused = if summary.audit { "would have refused" } else { "refused" };
     let _ = writeln!(text, "ringfence: {refused} {times}{what}");
     for denial in summary.denials.iter().take(SHOWN) {

@@ -60,7 +60,7 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
                 }
             };
             let ask = tokio::select! {
-                status = running.wait() => break status?,
+                status = running.wait() => break status,
                 ask = wanted => ask,
             };
             if let Some(metrics) = &metrics {
@@ -100,7 +100,8 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
             }
         }
         drop(signals);
-        Ok(status.code_for_shell())
+        // An error too, after all that was refused has been told.
+        Ok(status?.code_for_shell())
     })
 }
 

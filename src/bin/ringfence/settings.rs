@@ -55,6 +55,7 @@ fn flags(
     single(Key::ProxyAt, &policy.proxy_at)?;
     single(Key::Dns, &policy.dns)?;
     single(Key::DnsGrace, &policy.dns_grace)?;
+    single(Key::Tampering, &policy.tampering)?;
     single(Key::Landlock, &confinement.landlock)?;
     single(Key::Seccomp, &confinement.seccomp)?;
     if let Some(options) = options {

@@ -160,17 +160,19 @@ impl Child {
     /// # Errors
     /// `Child` when the kernel refuses the signal. That all have ended already is no error.
     pub fn kill(&self) -> Result<()> {
-        let killed = if self.pid_namespace {
-            pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL)
-        } else {
-            // The reaper has to do it. Should somebody have stopped it, it is to go on first.
-            pidfd_send_signal(&self.pidfd, rustix::process::Signal::CONT)
-                .and_then(|()| self.order(message::KILL_EVERYTHING))
-        };
-        match killed {
-            Ok(()) | Err(Errno::SRCH | Errno::PIPE | Errno::CONNRESET) => Ok(()),
-            Err(errno) => Err(Error::new(ErrorKind::Child, "can't kill the command").because(errno)),
-        }
+        kill(self.pidfd.as_fd(), &self.control, self.pid_namespace)
+    }
+
+    /// What kills the command from elsewhere.
+    ///
+    /// # Errors
+    /// `Io` when the process has no descriptor left.
+    pub(crate) fn killer(&self) -> Result<Killer> {
+        let pidfd = self
+            .pidfd
+            .try_clone()
+            .map_err(|error| Error::new(ErrorKind::Io, "can't duplicate the descriptor of a process").because(error))?;
+        Ok(Killer { pidfd, control: self.control(), pid_namespace: self.pid_namespace })
     }
 
     /// Waits until the command, and with it everything inside, has ended. May be called again, and dropped in between.
@@ -196,7 +198,7 @@ impl Child {
     }
 
     fn order(&self, order: i32) -> Result<(), Errno> {
-        send(&*self.control, &order.to_ne_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
+        self::order(&self.control, order)
     }
 
     fn control(&self) -> Arc<OwnedFd> {
@@ -212,6 +214,39 @@ impl Drop for Child {
             let _ = keeper.join();
         }
     }
+}
+
+/// Kills a command, and all that it has started, from elsewhere than where its [`Child`] is.
+#[derive(Debug)]
+pub(crate) struct Killer {
+    pidfd: OwnedFd,
+    control: Arc<OwnedFd>,
+    pid_namespace: bool,
+}
+
+impl Killer {
+    /// As [`Child::kill`].
+    pub(crate) fn kill(&self) -> Result<()> {
+        kill(self.pidfd.as_fd(), &self.control, self.pid_namespace)
+    }
+}
+
+fn kill(reaper: BorrowedFd<'_>, control: &OwnedFd, pid_namespace: bool) -> Result<()> {
+    use rustix::process::Signal;
+    let killed = if pid_namespace {
+        pidfd_send_signal(reaper, Signal::KILL)
+    } else {
+        // The reaper has to do it. Should somebody have stopped it, it is to go on first.
+        pidfd_send_signal(reaper, Signal::CONT).and_then(|()| order(control, message::KILL_EVERYTHING))
+    };
+    match killed {
+        Ok(()) | Err(Errno::SRCH | Errno::PIPE | Errno::CONNRESET) => Ok(()),
+        Err(errno) => Err(Error::new(ErrorKind::Child, "can't kill the command").because(errno)),
+    }
+}
+
+fn order(control: &OwnedFd, order: i32) -> Result<(), Errno> {
+    send(control, &order.to_ne_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
 }
 
 fn lost() -> Error {

@@ -8,7 +8,7 @@ use rustix::net::sockopt;
 
 use super::{MAX_DATAGRAMS, Received, Socket};
 use crate::kernel::refusal::undecodable;
-use crate::nft::{Generation, Operation};
+use crate::nft::{Generation, Operation, TableId};
 use crate::wire::netlink;
 use crate::wire::nftables::{self, Author};
 use crate::{Error, ErrorKind, Result};
@@ -19,6 +19,15 @@ const GROUP: u32 = 7;
 /// Room for what a large transaction tells. Without `CAP_NET_ADMIN` the kernel gives less.
 const RECEIVE_BUFFER: usize = 32 << 20;
 
+/// Room where a few tables are listened to: whoever changes others can make the kernel hold no more than that for us.
+const RECEIVE_BUFFER_OF_SOME: usize = 1 << 18;
+
+/// How many operations of one transaction are kept then, and how many transactions wait: whoever listens decides what memory it costs, not whoever commits.
+const MOST_OF_SOME: usize = 128;
+
+/// How many datagrams are read then before the caller has its turn: in a flood it would else never end.
+const BURST_OF_SOME: usize = 512;
+
 /// What one transaction changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -27,12 +36,14 @@ pub enum Change {
     Committed {
         /// The number of the ruleset that it made.
         generation: Generation,
+        /// The port of the socket that it came by: see [`Socket::port`].
+        port: u32,
         /// Who committed it, as far as the kernel tells.
         by: Option<Author>,
         /// What it added ([`Verb::Add`](crate::nft::Verb::Add)) and deleted ([`Verb::Delete`](crate::nft::Verb::Delete)), in order. What
-        /// could not be decoded is left out, and counted.
+        /// could not be decoded is left out, and counted, and so is what a monitor [of some tables](Monitor::on) keeps no more of.
         operations: Vec<Operation>,
-        /// How many messages could not be decoded.
+        /// How many messages were left out.
         undecoded: usize,
     },
     /// Changes came faster than they were read, and some were lost: read the ruleset anew.
@@ -66,9 +77,15 @@ pub enum Change {
 #[doc(alias = "NFNLGRP_NFTABLES")]
 pub struct Monitor {
     socket: Socket,
+    /// The tables that count; all when absent.
+    only: Option<Vec<TableId>>,
     /// Of the transaction whose messages are being read.
     operations: Vec<Operation>,
     undecoded: usize,
+    /// Nothing waited any more when it was last looked.
+    drained: bool,
+    /// How many datagrams were read then.
+    read: usize,
     ready: std::collections::VecDeque<Change>,
 }
 
@@ -84,6 +101,24 @@ impl Monitor {
             // As much as `net.core.rmem_max` lets through.
             let _ = sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
         }
+        Self::join(socket, None)
+    }
+
+    /// Listens through a socket that was opened before, for changes of these tables alone. Others cost no more than to be passed by.
+    ///
+    /// Memory is bounded, whatever others do: in the kernel, and by how much of a transaction is kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`Monitor::open`].
+    pub fn on(socket: Socket, tables: Vec<TableId>) -> Result<Self> {
+        if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_OF_SOME).is_err() {
+            let _ = sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_OF_SOME);
+        }
+        Self::join(socket, Some(tables))
+    }
+
+    fn join(socket: Socket, only: Option<Vec<TableId>>) -> Result<Self> {
         socket.join(GROUP).map_err(|cause| {
             let kind = match cause.raw_os_error() {
                 Some(libc::EPERM) => ErrorKind::Privilege,
@@ -91,7 +126,20 @@ impl Monitor {
             };
             Error::new(kind, "can't listen for changes of the ruleset").because(cause)
         })?;
-        Ok(Self { socket, operations: Vec::new(), undecoded: 0, ready: std::collections::VecDeque::new() })
+        let ready = std::collections::VecDeque::new();
+        Ok(Self { socket, only, operations: Vec::new(), undecoded: 0, drained: false, read: 0, ready })
+    }
+
+    /// Takes the next change that has come already. `None` when there is none, or not after some thousand messages that are about other tables.
+    ///
+    /// # Errors
+    ///
+    /// As [`Monitor::next`].
+    pub fn try_next(&mut self) -> Result<Option<Change>> {
+        if self.ready.is_empty() {
+            self.drain()?;
+        }
+        Ok(self.ready.pop_front())
     }
 
     /// Waits for the next change, for as long as `patience` lets it; for ever when it is `None`. `None` when there was none.
@@ -120,27 +168,55 @@ impl Monitor {
         }
     }
 
-    /// Reads what is there.
+    /// Whether there was nothing more to read when [`Monitor::try_next`] last did.
+    pub fn drained(&self) -> bool {
+        self.drained
+    }
+
+    /// How many datagrams [`Monitor::try_next`] last read, of whatever tables.
+    pub fn read(&self) -> usize {
+        self.read
+    }
+
+    /// Reads what is there, or as much of it as is kept at once.
     fn drain(&mut self) -> Result<()> {
-        for _ in 0..MAX_DATAGRAMS {
+        (self.drained, self.read) = (false, 0);
+        let most = if self.only.is_some() { BURST_OF_SOME } else { MAX_DATAGRAMS };
+        for _ in 0..most {
+            if self.only.is_some() && self.ready.len() >= MOST_OF_SOME {
+                return Ok(());
+            }
             let len = match self.socket.receive()? {
-                Received::Nothing => return Ok(()),
+                Received::Nothing => {
+                    self.drained = true;
+                    return Ok(());
+                }
                 Received::Lost => {
                     self.operations.clear();
                     self.undecoded = 0;
-                    self.ready.push_back(Change::Lost);
+                    if self.ready.back() != Some(&Change::Lost) {
+                        self.ready.push_back(Change::Lost);
+                    }
                     continue;
                 }
                 Received::Datagram(len) => len,
             };
+            self.read += 1;
             for message in netlink::messages(&self.socket.buffer[..len]) {
                 let message = message.map_err(undecodable)?;
                 if nftables::is_commit(&message) {
                     let (generation, by) = nftables::commit(&message).map_err(undecodable)?;
                     let operations = std::mem::take(&mut self.operations);
                     let undecoded = std::mem::take(&mut self.undecoded);
-                    self.ready.push_back(Change::Committed { generation, by, operations, undecoded });
-                } else {
+                    if self.only.is_none() || !operations.is_empty() || undecoded > 0 {
+                        let port = message.header.port;
+                        self.ready.push_back(Change::Committed { generation, port, by, operations, undecoded });
+                    }
+                } else if self.only.as_ref().is_none_or(|only| only.iter().any(|id| nftables::is_of(&message, id))) {
+                    if self.only.is_some() && self.operations.len() == MOST_OF_SOME {
+                        self.undecoded += 1;
+                        continue;
+                    }
                     match nftables::change(&message) {
                         Ok(operation) => self.operations.push(operation),
                         Err(_) => self.undecoded += 1,
@@ -155,5 +231,11 @@ impl Monitor {
 impl std::os::fd::AsFd for Monitor {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+impl std::os::fd::AsRawFd for Monitor {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        std::os::fd::AsFd::as_fd(self).as_raw_fd()
     }
 }

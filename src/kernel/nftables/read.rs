@@ -26,23 +26,36 @@ impl Socket {
     /// [`ErrorKind::Decode`] when something in it has a name that is no UTF-8,
     /// [`ErrorKind::Conflict`] when the ruleset kept changing while it was read, and as [`Self::generation`].
     pub fn table(&mut self, id: &TableId) -> Result<Option<Ruleset>> {
-        self.snapshot(|socket| {
-            let mut table = None;
-            let answer = socket.ask(Request::table(id), false, |message| {
-                table = Some(nftables::decode(message).map_err(undecodable)?);
-                Ok(())
-            })?;
-            match (answer.refused, table) {
-                (Some(refused), _) if refused.errno == libc::ENOENT => Ok((None, false)),
-                (Some(refused), _) => Err(refusal::of_question(&format!("read table {id}"), &refused)),
-                (None, Some(Object::Table(table))) => {
-                    let mut ruleset = Ruleset { tables: vec![table], ..Ruleset::default() };
-                    let interrupted = socket.contents(Some(id), &mut ruleset)?;
-                    Ok((Some(ruleset), interrupted))
-                }
-                (None, _) => Err(Error::new(ErrorKind::Decode, format!("the answer about table {id} holds no table"))),
+        self.snapshot(|socket| socket.whole_table(id))
+    }
+
+    /// [`Self::table`], were it not for others: what they change meanwhile, in this table or elsewhere, is seen or not.
+    ///
+    /// Whoever commits without pause can't keep this from an answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::table`], without the conflict.
+    pub fn glimpse(&mut self, id: &TableId) -> Result<Option<Ruleset>> {
+        self.whole_table(id).map(|(table, _)| table)
+    }
+
+    fn whole_table(&mut self, id: &TableId) -> Result<(Option<Ruleset>, bool)> {
+        let mut table = None;
+        let answer = self.ask(Request::table(id), false, |message| {
+            table = Some(nftables::decode(message).map_err(undecodable)?);
+            Ok(())
+        })?;
+        match (answer.refused, table) {
+            (Some(refused), _) if refused.errno == libc::ENOENT => Ok((None, false)),
+            (Some(refused), _) => Err(refusal::of_question(&format!("read table {id}"), &refused)),
+            (None, Some(Object::Table(table))) => {
+                let mut ruleset = Ruleset { tables: vec![table], ..Ruleset::default() };
+                let interrupted = self.contents(Some(id), &mut ruleset)?;
+                Ok((Some(ruleset), interrupted))
             }
-        })
+            (None, _) => Err(Error::new(ErrorKind::Decode, format!("the answer about table {id} holds no table"))),
+        }
     }
 
     /// Reads what tables there are, of every family.

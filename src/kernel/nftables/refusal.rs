@@ -13,14 +13,14 @@ const NO_NFTABLES: &str = "the kernel has no nf_tables: it lacks CONFIG_NF_TABLE
 /// A question that was refused.
 pub(super) fn of_question(operation: &str, refused: &Acknowledgement) -> Error {
     let (kind, hint) = of_everything(refused.errno);
-    error(kind, operation.to_owned(), None, refused, hint)
+    error(kind, operation.to_owned(), refused, hint)
 }
 
 /// The question about the generation that was refused. It has nothing that could be wrong: an answer of `EINVAL` is nfnetlink's own,
 /// which finds nobody who takes messages for nf_tables.
 pub(super) fn of_first_question(operation: &str, refused: &Acknowledgement) -> Error {
     match refused.errno {
-        libc::EINVAL => error(ErrorKind::Unsupported, operation.to_owned(), None, refused, Some(NO_NFTABLES)),
+        libc::EINVAL => error(ErrorKind::Unsupported, operation.to_owned(), refused, Some(NO_NFTABLES)),
         _ => of_question(operation, refused),
     }
 }
@@ -44,20 +44,32 @@ pub(super) fn of_commit(batch: &Batch, transaction: &Transaction, nack: &Acknowl
             (libc::ERESTART, Some(Generation(bound))) => {
                 let hint = "read the ruleset again and decide anew";
                 let operation = format!("commit: the ruleset is no longer at generation {bound}");
-                error(ErrorKind::Conflict, operation, None, nack, Some(hint))
+                error(ErrorKind::Conflict, operation, nack, Some(hint))
             }
             (libc::ERESTART, None) => {
-                error(ErrorKind::Conflict, operation, None, nack, Some("others change the ruleset without pause"))
+                error(ErrorKind::Conflict, operation, nack, Some("others change the ruleset without pause"))
             }
             _ => {
                 let (kind, hint) = of_everything(nack.errno);
-                error(kind, operation, None, nack, hint)
+                error(kind, operation, nack, hint)
             }
         };
     };
     let part = nack.offset.and_then(|offset| batch.locate(nack.seq, offset));
+    let attribute = match part {
+        // These say where it is, and better.
+        Some(Part::Expression { .. } | Part::Element { .. }) => None,
+        _ => nack.offset.and_then(|offset| batch.attribute(nack.seq, offset)),
+    };
     let (kind, hint) = of_operation(operation, part.as_ref(), nack.errno);
-    error(kind, operation.to_string(), part, nack, hint)
+    let hint = match nack.errno {
+        libc::ENOENT => not_there(operation, part.as_ref()).or(hint.map(str::to_owned)),
+        _ => hint.map(str::to_owned),
+    };
+    let mut refusal = KernelError::new(operation.to_string(), nack, hint);
+    refusal.object = part.map(|part| part.to_string());
+    refusal.attribute = attribute.map(String::into_boxed_str);
+    refusal.of_kind(kind)
 }
 
 fn of_operation(operation: &Operation, part: Option<&Part>, errno: i32) -> (ErrorKind, Option<&'static str>) {
@@ -77,6 +89,22 @@ fn of_operation(operation: &Operation, part: Option<&Part>, errno: i32) -> (Erro
         libc::ELOOP | libc::EMLINK => (ErrorKind::Kernel, Some("chains jump in a circle, or too deep")),
         _ => (ErrorKind::Kernel, None),
     }
+}
+
+/// What the operation refers to and is not there. Of an expression the kernel points to the whole, and not to the name in it.
+fn not_there(operation: &Operation, part: Option<&Part>) -> Option<String> {
+    let (Object::Rule(rule), Some(Part::Expression { index, .. })) = (&operation.object, part) else { return None };
+    let expr = rule.exprs.get(*index)?;
+    let what = match expr {
+        Expr::ObjectRef { kind, name } => format!("{kind} `{name}`"),
+        Expr::FlowOffload { flowtable } => format!("flowtable `{flowtable}`"),
+        _ => match (expr.set(), expr.chain()) {
+            (Some(set), _) => format!("set or map `{set}`"),
+            (None, Some(chain)) => format!("chain `{chain}`"),
+            (None, None) => return None,
+        },
+    };
+    Some(format!("table {} has no {what}", rule.table))
 }
 
 fn has_table_flags(operation: &Operation) -> bool {
@@ -138,14 +166,6 @@ fn option_of(expression: &str) -> &'static str {
     }
 }
 
-fn error(
-    kind: ErrorKind,
-    operation: String,
-    part: Option<Part>,
-    nack: &Acknowledgement,
-    hint: Option<&'static str>,
-) -> Error {
-    let mut refusal = KernelError::new(operation, nack, hint.map(str::to_owned));
-    refusal.object = part.map(|part| part.to_string());
-    refusal.of_kind(kind)
+fn error(kind: ErrorKind, operation: String, nack: &Acknowledgement, hint: Option<&'static str>) -> Error {
+    KernelError::new(operation, nack, hint.map(str::to_owned)).of_kind(kind)
 }

@@ -401,7 +401,14 @@ mod tests {
 
     fn refused(operation: &str, errno: i32, kind: ErrorKind) -> Outcome {
         let operation = operation.to_owned();
-        let leaf = KernelError { operation: operation.clone(), object: None, errno, extended_ack: None, hint: None };
+        let leaf = KernelError {
+            operation: operation.clone(),
+            object: None,
+            attribute: None,
+            errno,
+            extended_ack: None,
+            hint: None,
+        };
         Outcome::of::<()>(&Err(
             Error::new(ErrorKind::Kernel, "outer").because(Error::new(kind, operation).because(leaf))
         ))

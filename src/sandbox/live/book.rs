@@ -168,6 +168,15 @@ impl Book {
         }
     }
 
+    /// Everything that is promised to be open, and for how long.
+    pub(super) fn promised(&self, now: Instant) -> Vec<Open> {
+        let fixed = self.fixed.iter().map(|to| Open { to: *to, timeout: None, there: true });
+        let armed = self.armed.iter();
+        fixed
+            .chain(armed.map(|(to, armed)| Open { to: *to, timeout: Some(timeout(armed.until, now)), there: true }))
+            .collect()
+    }
+
     /// When something has to be looked at next.
     pub(super) fn next(&self) -> Option<Instant> {
         self.armed.values().map(|armed| if armed.unused { armed.until + GONE } else { armed.until }).min()

@@ -158,6 +158,9 @@ impl Control {
             if unsaid(&policy.pool.origin) {
                 policy.pool = now.pool.clone();
             }
+            if unsaid(&policy.tampering.origin) {
+                policy.tampering = now.tampering.clone();
+            }
             policy.proxy = policy.proxy.or_else(|| now.proxy.clone());
             policy.proxy_at = policy.proxy_at.or_else(|| now.proxy_at.clone());
             fixed(now, &policy)?;

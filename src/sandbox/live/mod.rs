@@ -7,6 +7,7 @@
 mod book;
 mod change;
 mod keeper;
+mod mend;
 
 use std::collections::HashSet;
 use std::net::IpAddr;

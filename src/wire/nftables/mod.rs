@@ -7,6 +7,7 @@
 //!
 //! `linux/netfilter/nf_tables.h`, `linux/netfilter/nfnetlink.h`.
 
+mod attribute;
 mod decode;
 mod encode;
 mod layout;
@@ -15,8 +16,8 @@ mod request;
 mod tests;
 mod user_data;
 
-pub(crate) use decode::is_commit;
 pub use decode::{Author, change, commit, decode, generation, handle};
+pub(crate) use decode::{is_commit, is_of};
 pub(crate) use encode::encode_from;
 pub use encode::{Batch, EncodeError, Part, encode};
 pub(crate) use request::Request;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use ringfence::kernel::child::Capabilities;
 use ringfence::kernel::{nftables, rtnetlink};
-use ringfence::policy::{Policy, Variables};
+use ringfence::policy::{OnTampering, Origin, Policy, Sourced, Variables};
 use ringfence::{Command, Error, ErrorKind, Host, Result, Running, Sandbox, SandboxOptions};
 use rustix::io::Errno;
 
@@ -303,7 +303,10 @@ async fn with_a_fence(screen: &mut Screen, internet: &Internet, host: &Host, pol
 /// A program that may do whatever root may, within its namespace: then the host's end of the wire holds.
 async fn against_root(screen: &mut Screen, internet: &Internet, host: &Host, policies: &mut Policies) -> Result<()> {
     screen.heading("Against root with every capability, the host's side holds");
-    let fenced = match fence(host, policies.policy()?.0, Capabilities::All).await {
+    let (mut policy, _) = policies.policy()?;
+    // Mended, the rules inside would be there again before the host's side is asked.
+    policy.tampering = Sourced::new(OnTampering::Report, Origin::Api);
+    let fenced = match fence(host, policy, Capabilities::All).await {
         // It takes a user namespace, which the kernel makes for nobody in a chroot, and on some machines not at all.
         Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Privilege) => {
             screen.skip("a program that keeps them", &error.chain());

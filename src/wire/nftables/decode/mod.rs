@@ -161,6 +161,15 @@ pub(crate) fn is_commit(message: &Message<'_>) -> bool {
     message.header.kind == Kind::NewGen.to_wire()
 }
 
+/// Whether a message is about that table or something in it. Of every kind of message, the table's name is the first attribute.
+pub(crate) fn is_of(message: &Message<'_>, table: &TableId) -> bool {
+    let family = message.payload.first().copied().and_then(Family::from_wire);
+    let named = |attributes: crate::wire::netlink::Attributes<'_>| {
+        attributes.flatten().any(|attribute| attribute.kind == 1 && attribute.text("table") == Ok(table.name.as_str()))
+    };
+    family == Some(table.family) && message.attributes("nf_tables header", GENERIC_LEN).is_ok_and(named)
+}
+
 /// Who committed a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Author {

@@ -6,7 +6,7 @@ use super::ELEMENTS;
 use super::buffer::{Buffer, HEADERS};
 use crate::nft::{Data, Generation};
 use crate::wire::netlink::{self, Attribute};
-use crate::wire::nftables::{GENERIC_LEN, Kind};
+use crate::wire::nftables::{GENERIC_LEN, Kind, attribute};
 
 /// Names of attributes, by number.
 type Names = &'static [(u16, &'static str)];
@@ -126,12 +126,28 @@ impl Batch {
         Some(Generation(u32::from_be(self.buffer.word(Self::GENERATION_AT)))).filter(|bound| bound.0 != 0)
     }
 
+    /// The kernel's name for the attribute that its extended ACK points to, the innermost one: `NFTA_RULE_CHAIN`.
+    ///
+    /// It never points into an expression, an element or an object's state, but to the whole of it.
+    ///
+    /// `offset` counts from the start of the message with that sequence number.
+    pub fn attribute(&self, seq: u32, offset: u32) -> Option<String> {
+        let (message, at) = self.place(seq, offset)?;
+        attribute::at(&message, at)
+    }
+
+    /// A message, and where in the batch that offset of it is.
+    fn place(&self, seq: u32, offset: u32) -> Option<(netlink::Message<'_>, usize)> {
+        let message = netlink::messages(self.as_bytes()).flatten().find(|message| message.header.seq == seq)?;
+        let at = message.offset.checked_sub(netlink::HEADER_LEN)?.checked_add(offset as usize)?;
+        Some((message, at))
+    }
+
     /// The part of a message that the kernel's extended ACK points to.
     ///
     /// `offset` counts from the start of the message with that sequence number.
     pub fn locate(&self, seq: u32, offset: u32) -> Option<Part> {
-        let message = netlink::messages(self.as_bytes()).flatten().find(|message| message.header.seq == seq)?;
-        let at = message.offset.checked_sub(netlink::HEADER_LEN)?.checked_add(offset as usize)?;
+        let (message, at) = self.place(seq, offset)?;
         let kind = message.header.kind;
         let rule = kind == Kind::NewRule.to_wire();
         let elements = [Kind::NewSetElem, Kind::DelSetElem].iter().any(|elements| elements.to_wire() == kind);

@@ -1,0 +1,240 @@
+//! Statements that do something and go on.
+
+use super::action::Constants;
+use super::field::{self, Source};
+use super::*;
+use crate::nft::{
+    ByteorderOp, Comment, CtKey, Data, Dynset, DynsetOp, Expr, ExthdrOp, FlowtableName, KnownObject, Limit, MetaKey,
+    ObjectName, Quota, Register, SetName, Verdict,
+};
+
+/// Statements that go on.
+impl<F: TableFamily> Statements<F> {
+    /// Appends an expression as it is.
+    pub fn expr(self, expr: Expr) -> Self {
+        self.effect([expr])
+    }
+
+    /// Sets the rule's comment.
+    pub fn comment(mut self, comment: Comment) -> Self {
+        self.comment = Some(comment);
+        self
+    }
+
+    /// Counts packets and bytes. nft(8): `counter`.
+    pub fn counter(self) -> Self {
+        self.effect([Expr::Counter { packets: 0, bytes: 0 }])
+    }
+
+    /// Counts with a named counter. nft(8): `counter name NAME`.
+    pub fn counter_named(self, name: &ObjectName) -> Self {
+        self.effect([Expr::ObjectRef { kind: KnownObject::Counter.into(), name: name.clone() }])
+    }
+
+    /// Uses a named quota. nft(8): `quota name NAME`.
+    pub fn quota_named(self, name: &ObjectName) -> Self {
+        self.effect([Expr::ObjectRef { kind: KnownObject::Quota.into(), name: name.clone() }])
+    }
+
+    /// Uses a named limit. nft(8): `limit name NAME`.
+    pub fn limit_named(self, name: &ObjectName) -> Self {
+        self.effect([Expr::ObjectRef { kind: KnownObject::Limit.into(), name: name.clone() }])
+    }
+
+    /// Gives the flow a helper. nft(8): `ct helper set NAME`.
+    pub fn ct_helper_named(self, name: &ObjectName) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.effect([Expr::ObjectRef { kind: KnownObject::CtHelper.into(), name: name.clone() }])
+    }
+
+    /// Logs: a [`Log`](crate::nft::Log) to an nflog group, a [`Syslog`](crate::nft::Syslog) to the kernel log.
+    pub fn log(self, log: impl Into<LogTo>) -> Self {
+        self.effect([log.into().0])
+    }
+
+    /// Goes on within (or past) a rate. nft(8): `limit`.
+    pub fn limit(self, limit: Limit) -> Self {
+        self.effect([Expr::Limit(limit)])
+    }
+
+    /// Goes on until (or once) an amount of bytes is used up. nft(8): `quota`.
+    pub fn quota(self, quota: Quota) -> Self {
+        self.effect([Expr::Quota(quota)])
+    }
+
+    /// Goes on while there are at most so many flows. nft(8): `ct count N`.
+    pub fn flows_up_to(self, count: u32) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.effect([Expr::Connlimit { count, over: false }])
+    }
+
+    /// Goes on when there are more flows than that. nft(8): `ct count over N`.
+    pub fn flows_over(self, count: u32) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.effect([Expr::Connlimit { count, over: true }])
+    }
+
+    /// Spares the packet conntrack. nft(8): `notrack`.
+    pub fn notrack(self) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.effect([Expr::Notrack])
+    }
+
+    fn set_meta<V: Value>(self, key: MetaKey, value: V) -> Self {
+        let mut constants = Constants::default();
+        let sreg = constants.put(&value);
+        self.effect(constants.exprs.into_iter().chain([Expr::MetaSet { key, sreg }]))
+    }
+
+    /// Marks the packet. nft(8): `meta mark set N`.
+    pub fn set_mark(self, mark: impl Into<Mark>) -> Self {
+        self.set_meta(MetaKey::Mark, mark.into())
+    }
+
+    /// Puts the packet into a class of its queueing discipline. nft(8): `meta priority set MAJOR:MINOR`.
+    pub fn set_priority(self, class: impl Into<Class>) -> Self {
+        self.set_meta(MetaKey::Priority, class.into())
+    }
+
+    /// Has the packet's way through the rules told to listeners. nft(8): `meta nftrace set 1`.
+    pub fn trace(self) -> Self {
+        self.set_meta(MetaKey::NfTrace, Number8(1))
+    }
+
+    /// Marks the packet as its flow is marked. nft(8): `meta mark set ct mark`.
+    pub fn restore_mark(self) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        let dreg = Register::FIRST;
+        self.effect([
+            Expr::Ct { key: CtKey::Mark, direction: None, dreg },
+            Expr::MetaSet { key: MetaKey::Mark, sreg: dreg },
+        ])
+    }
+
+    /// Marks the flow as the packet is marked. nft(8): `ct mark set meta mark`.
+    pub fn save_mark(self) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        let dreg = Register::FIRST;
+        self.effect([
+            Expr::Meta { key: MetaKey::Mark, dreg },
+            Expr::CtSet { key: CtKey::Mark, direction: None, sreg: dreg },
+        ])
+    }
+
+    /// Marks the flow. nft(8): `ct mark set N`.
+    pub fn set_ct_mark(self, mark: impl Into<Mark>) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        let mut constants = Constants::default();
+        let sreg = constants.put(&mark.into());
+        self.effect(constants.exprs.into_iter().chain([Expr::CtSet { key: CtKey::Mark, direction: None, sreg }]))
+    }
+
+    /// Announces segments that fit the route. nft(8): `tcp option maxseg size set rt mtu`.
+    pub fn clamp_mss(self) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        let dreg = Register::FIRST;
+        self.effect([
+            field::ROUTE_MSS.load(dreg),
+            Expr::Byteorder { sreg: dreg, dreg, op: ByteorderOp::ToNetwork, len: 2, size: 2 },
+            MAXSEG,
+        ])
+    }
+
+    /// Announces segments of that size. nft(8): `tcp option maxseg size set N`.
+    pub fn set_mss(self, bytes: u16) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.effect([Expr::Immediate { dreg: Register::FIRST, data: Data::be16(bytes) }, MAXSEG])
+    }
+
+    /// Lets the flow pass by the rules from here on. nft(8): `flow add @NAME`.
+    pub fn offload(self, flowtable: &FlowtableName) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.effect([Expr::FlowOffload { flowtable: flowtable.clone() }])
+    }
+
+    /// Adds the fields' values to a set; one that is there keeps its time-out. nft(8): `add @SET { … }`.
+    pub fn add_to<T: Fields<F>>(self, set: &SetOf<T::Key>, fields: T, each: Each) -> Self {
+        self.dynset(DynsetOp::Add, set.name(), &parts(&fields), each)
+    }
+
+    /// Adds the fields' values to a set, or starts their time-out anew. nft(8): `update @SET { … }`.
+    pub fn update<T: Fields<F>>(self, set: &SetOf<T::Key>, fields: T, each: Each) -> Self {
+        self.dynset(DynsetOp::Update, set.name(), &parts(&fields), each)
+    }
+
+    /// Takes the fields' values out of a set. nft(8): `delete @SET { … }`.
+    pub fn delete_from<T: Fields<F>>(self, set: &SetOf<T::Key>, fields: T) -> Self {
+        self.dynset(DynsetOp::Delete, set.name(), &parts(&fields), Each::new())
+    }
+
+    fn dynset(self, op: DynsetOp, set: &SetName, fields: &[(Source, field::Needs, usize)], each: Each) -> Self {
+        let Each { timeout, exprs } = each;
+        let (key, set) = (Register::FIRST, set.clone());
+        self.with(|lowering| {
+            let loads = lowering.load(fields)?;
+            let change = Dynset { set, op, key, data: None, timeout, negated: false, exprs };
+            lowering.effect(loads.into_iter().chain([Expr::Dynset(change)]));
+            Ok(())
+        })
+    }
+
+    /// Decides as a map has it, and goes on when it has nothing. nft(8): `FIELD . FIELD vmap @MAP`.
+    pub fn vmap<T: Fields<F>>(self, fields: T, map: &VerdictMapOf<T::Key>) -> Self {
+        let set = map.name().clone();
+        self.with(|lowering| {
+            let loads = lowering.load(&parts(&fields))?;
+            lowering.effect(loads.into_iter().chain([Expr::VerdictMap { set, sreg: Register::FIRST }]));
+            Ok(())
+        })
+    }
+
+    /// Decides by the field's value, and goes on when it is none of these. nft(8): `FIELD vmap { VALUE : VERDICT, … }`.
+    pub fn decide<V: Value, L, S: Into<Span<V>>>(
+        self,
+        field: FieldOf<V, L>,
+        entries: impl IntoIterator<Item = (S, Verdict)>,
+    ) -> Self
+    where
+        F: Sees<L>,
+    {
+        let entries: Vec<_> = entries.into_iter().map(|(span, verdict)| (span.into(), Some(verdict))).collect();
+        self.with(|lowering| {
+            if entries.is_empty() {
+                return Err(StatementError::Empty);
+            }
+            let interval = entries.iter().any(|(span, _)| span.last.is_some());
+            let mut exprs = lowering.load(&[(field.source, field.needs, V::DATATYPE.size())])?;
+            let sreg = Register::FIRST;
+            if interval && V::MACHINE && V::DATATYPE.size() > 1 {
+                let len = V::DATATYPE.size() as u32;
+                exprs.push(Expr::Byteorder { sreg, dreg: sreg, op: ByteorderOp::ToNetwork, len, size: len });
+            }
+            exprs.push(Expr::VerdictMap { set: lowering.anonymous(entries, interval)?, sreg });
+            lowering.effect(exprs);
+            Ok(())
+        })
+    }
+}
+
+/// Writes the largest segment of the TCP option that announces it.
+const MAXSEG: Expr = Expr::ExthdrWrite { op: ExthdrOp::TcpOption, kind: 2, offset: 2, len: 2, sreg: Register::FIRST };

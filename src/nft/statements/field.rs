@@ -1,0 +1,233 @@
+//! Fields of packets, and of what the kernel knows about them, with the type of their values.
+
+use std::marker::PhantomData;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::family::layer::{Any, Arp, Ether, Upper, V4, V6};
+use super::family::{Sees, TableFamily};
+use super::value::*;
+use crate::nft::{CtDirection, CtKey, Expr, InterfaceName, MetaKey, PayloadBase, Register, RtKey, SocketKey};
+
+/// Where a field is loaded from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Payload { base: PayloadBase, offset: u32, len: u32 },
+    Meta(MetaKey),
+    Ct(CtKey, Option<CtDirection>),
+    Rt(RtKey),
+    Socket(SocketKey),
+}
+
+impl Source {
+    pub fn load(self, dreg: Register) -> Expr {
+        match self {
+            Source::Payload { base, offset, len } => Expr::Payload { base, offset, len, dreg },
+            Source::Meta(key) => Expr::Meta { key, dreg },
+            Source::Ct(key, direction) => Expr::Ct { key, direction, dreg },
+            Source::Rt(key) => Expr::Rt { key, dreg },
+            Source::Socket(key) => Expr::Socket { key, level: None, dreg },
+        }
+    }
+
+    /// Only its first bytes. What is not in the packet is loaded whole.
+    pub fn shortened(self, to: u32) -> Self {
+        match self {
+            Source::Payload { base, offset, .. } => Source::Payload { base, offset, len: to },
+            other => other,
+        }
+    }
+}
+
+/// What must be known of a packet before a field means anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    Nothing,
+    /// A header of that network protocol.
+    Network(EtherType),
+    /// As [`Needs::Network`], for protocols below IP.
+    Header(EtherType),
+    Transport(Protocol),
+    Icmp,
+    Icmpv6,
+    Ether,
+    Vlan,
+}
+
+/// What a field tells of the packet when it has one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proves {
+    Nothing,
+    Family,
+    Network,
+    Transport,
+}
+
+/// A field with values of type `V`, part of the layer `L`.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldOf<V, L> {
+    pub(super) source: Source,
+    pub(super) needs: Needs,
+    pub(super) proves: Proves,
+    types: PhantomData<fn() -> (V, L)>,
+}
+
+impl<V, L> FieldOf<V, L> {
+    const fn new(source: Source, needs: Needs, proves: Proves) -> Self {
+        Self { source, needs, proves, types: PhantomData }
+    }
+}
+
+/// One field, or a tuple of two to five, that a table of family `F` sees.
+pub trait Fields<F> {
+    /// What the values make up: the key of a set.
+    type Key;
+    #[doc(hidden)]
+    fn parts(&self) -> Vec<Part>;
+}
+
+/// A field of a concatenation.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct Part(pub(super) Source, pub(super) Needs, pub(super) usize);
+
+impl<F: TableFamily + Sees<L>, V: Value, L> Fields<F> for FieldOf<V, L> {
+    type Key = V;
+    fn parts(&self) -> Vec<Part> {
+        vec![Part(self.source, self.needs, V::DATATYPE.size())]
+    }
+}
+
+macro_rules! tuples {
+    ($(($($value:ident $layer:ident $place:tt),*))*) => {$(
+        impl<F: TableFamily $(+ Sees<$layer>)*, $($value: Value, $layer,)*> Fields<F> for ($(FieldOf<$value, $layer>,)*) {
+            type Key = ($($value,)*);
+            fn parts(&self) -> Vec<Part> {
+                vec![$(Part(self.$place.source, self.$place.needs, $value::DATATYPE.size())),*]
+            }
+        }
+    )*};
+}
+tuples! {
+    (A K 0, B L 1)
+    (A K 0, B L 1, C M 2)
+    (A K 0, B L 1, C M 2, D N 3)
+    (A K 0, B L 1, C M 2, D N 3, E O 4)
+}
+
+const fn network(offset: u32, len: u32) -> Source {
+    Source::Payload { base: PayloadBase::Network, offset, len }
+}
+
+const fn transport(offset: u32, len: u32) -> Source {
+    Source::Payload { base: PayloadBase::Transport, offset, len }
+}
+
+const fn link(offset: u32, len: u32) -> Source {
+    Source::Payload { base: PayloadBase::LinkLayer, offset, len }
+}
+
+const IP4: Needs = Needs::Network(EtherType::IP);
+const IP6: Needs = Needs::Network(EtherType::IP6);
+const ARP: Needs = Needs::Header(EtherType::ARP);
+const TCP: Needs = Needs::Transport(Protocol::TCP);
+const UDP: Needs = Needs::Transport(Protocol::UDP);
+const SCTP: Needs = Needs::Transport(Protocol::SCTP);
+
+/// Declares fields: a constant, and a method of [`Statements`](super::Statements) that matches it.
+macro_rules! fields {
+    ($($text:literal $constant:ident $method:ident: $value:ty, $layer:ident = $source:expr, $needs:expr $(, $proves:ident)?;)*) => {
+        $(
+            #[doc = concat!("nft(8): `", $text, "`.")]
+            pub const $constant: FieldOf<$value, $layer> = FieldOf::new($source, $needs, fields!(@ $($proves)?));
+        )*
+
+        impl<F: TableFamily> super::Statements<F> {
+            $(
+                #[doc = concat!("Matches a field. nft(8): `", $text, "`.")]
+                pub fn $method(self, operand: impl Operand<$value>) -> Self
+                where
+                    F: Sees<$layer>,
+                {
+                    self.matches($constant, operand)
+                }
+            )*
+        }
+    };
+    (@) => { Proves::Nothing };
+    (@ $proves:ident) => { Proves::$proves };
+}
+
+fields! {
+    "ip saddr" IP_SADDR ip_saddr: Ipv4Addr, V4 = network(12, 4), IP4;
+    "ip daddr" IP_DADDR ip_daddr: Ipv4Addr, V4 = network(16, 4), IP4;
+    "ip protocol" IP_PROTOCOL ip_protocol: Protocol, V4 = network(9, 1), IP4, Transport;
+    "ip ttl" IP_TTL ip_ttl: Number8, V4 = network(8, 1), IP4;
+    "ip length" IP_LENGTH ip_length: Number16, V4 = network(2, 2), IP4;
+    "ip id" IP_ID ip_id: Number16, V4 = network(4, 2), IP4;
+    "ip6 saddr" IP6_SADDR ip6_saddr: Ipv6Addr, V6 = network(8, 16), IP6;
+    "ip6 daddr" IP6_DADDR ip6_daddr: Ipv6Addr, V6 = network(24, 16), IP6;
+    "ip6 nexthdr" IP6_NEXTHDR ip6_nexthdr: Protocol, V6 = network(6, 1), IP6, Transport;
+    "ip6 hoplimit" IP6_HOPLIMIT ip6_hoplimit: Number8, V6 = network(7, 1), IP6;
+    "ip6 length" IP6_LENGTH ip6_length: Number16, V6 = network(4, 2), IP6;
+    "tcp sport" TCP_SPORT tcp_sport: Port, Upper = transport(0, 2), TCP;
+    "tcp dport" TCP_DPORT tcp_dport: Port, Upper = transport(2, 2), TCP;
+    "tcp window" TCP_WINDOW tcp_window: Number16, Upper = transport(14, 2), TCP;
+    "udp sport" UDP_SPORT udp_sport: Port, Upper = transport(0, 2), UDP;
+    "udp dport" UDP_DPORT udp_dport: Port, Upper = transport(2, 2), UDP;
+    "udp length" UDP_LENGTH udp_length: Number16, Upper = transport(4, 2), UDP;
+    "sctp sport" SCTP_SPORT sctp_sport: Port, Upper = transport(0, 2), SCTP;
+    "sctp dport" SCTP_DPORT sctp_dport: Port, Upper = transport(2, 2), SCTP;
+    "th sport" TH_SPORT th_sport: Port, Upper = transport(0, 2), Needs::Nothing;
+    "th dport" TH_DPORT th_dport: Port, Upper = transport(2, 2), Needs::Nothing;
+    "icmp type" ICMP_TYPE icmp_type: IcmpType, V4 = transport(0, 1), Needs::Icmp;
+    "icmp code" ICMP_CODE icmp_code: IcmpCode, V4 = transport(1, 1), Needs::Icmp;
+    "icmpv6 type" ICMPV6_TYPE icmpv6_type: Icmpv6Type, V6 = transport(0, 1), Needs::Icmpv6;
+    "ether saddr" ETHER_SADDR ether_saddr: EtherAddr, Ether = link(6, 6), Needs::Ether;
+    "ether daddr" ETHER_DADDR ether_daddr: EtherAddr, Ether = link(0, 6), Needs::Ether;
+    "ether type" ETHER_TYPE ether_type: EtherType, Ether = link(12, 2), Needs::Ether, Network;
+    "arp operation" ARP_OPERATION arp_operation: ArpOperation, Arp = network(6, 2), ARP;
+    "arp saddr ether" ARP_SADDR_ETHER arp_saddr_ether: EtherAddr, Arp = network(8, 6), ARP;
+    "arp saddr ip" ARP_SADDR_IP arp_saddr_ip: Ipv4Addr, Arp = network(14, 4), ARP;
+    "arp daddr ip" ARP_DADDR_IP arp_daddr_ip: Ipv4Addr, Arp = network(24, 4), ARP;
+    "meta l4proto" L4PROTO l4proto: Protocol, Upper = Source::Meta(MetaKey::L4Proto), Needs::Nothing, Transport;
+    "meta protocol" PROTOCOL protocol: EtherType, Any = Source::Meta(MetaKey::Protocol), Needs::Nothing, Network;
+    "meta mark" MARK mark: Mark, Any = Source::Meta(MetaKey::Mark), Needs::Nothing;
+    "meta length" LENGTH length: Machine32, Any = Source::Meta(MetaKey::Length), Needs::Nothing;
+    "meta priority" PRIORITY priority: Class, Any = Source::Meta(MetaKey::Priority), Needs::Nothing;
+    "meta pkttype" PKTTYPE pkttype: PacketType, Any = Source::Meta(MetaKey::PktType), Needs::Nothing;
+    "meta skuid" SKUID skuid: Uid, Upper = Source::Meta(MetaKey::SkUid), Needs::Nothing;
+    "meta skgid" SKGID skgid: Gid, Upper = Source::Meta(MetaKey::SkGid), Needs::Nothing;
+    "meta cgroup" CGROUP cgroup: Machine32, Upper = Source::Meta(MetaKey::Cgroup), Needs::Nothing;
+    "meta cpu" CPU cpu: Machine32, Any = Source::Meta(MetaKey::Cpu), Needs::Nothing;
+    "iif" IIF iif: Index, Any = Source::Meta(MetaKey::Iif), Needs::Nothing;
+    "oif" OIF oif: Index, Any = Source::Meta(MetaKey::Oif), Needs::Nothing;
+    "iifname" IIFNAME iifname: InterfaceName, Any = Source::Meta(MetaKey::IifName), Needs::Nothing;
+    "oifname" OIFNAME oifname: InterfaceName, Any = Source::Meta(MetaKey::OifName), Needs::Nothing;
+    "iifgroup" IIFGROUP iifgroup: Group, Any = Source::Meta(MetaKey::IifGroup), Needs::Nothing;
+    "oifgroup" OIFGROUP oifgroup: Group, Any = Source::Meta(MetaKey::OifGroup), Needs::Nothing;
+    "ct mark" CT_MARK ct_mark: Mark, Upper = Source::Ct(CtKey::Mark, None), Needs::Nothing;
+    "ct direction" CT_DIRECTION ct_direction: Direction, Upper = Source::Ct(CtKey::Direction, None), Needs::Nothing;
+    "ct bytes" CT_BYTES ct_bytes: Machine64, Upper = Source::Ct(CtKey::Bytes, None), Needs::Nothing;
+    "ct packets" CT_PACKETS ct_packets: Machine64, Upper = Source::Ct(CtKey::Packets, None), Needs::Nothing;
+    "ct original ip saddr" CT_ORIGINAL_SADDR ct_original_saddr: Ipv4Addr, V4 = Source::Ct(CtKey::SrcIp, Some(CtDirection::Original)), Needs::Nothing;
+    "ct original ip daddr" CT_ORIGINAL_DADDR ct_original_daddr: Ipv4Addr, V4 = Source::Ct(CtKey::DstIp, Some(CtDirection::Original)), Needs::Nothing;
+    "socket mark" SOCKET_MARK socket_mark: Mark, Upper = Source::Socket(SocketKey::Mark), Needs::Nothing;
+}
+
+/// nft(8): `ct state`, as the key of a map.
+pub const CT_STATE: FieldOf<CtStates, Upper> =
+    FieldOf::new(Source::Ct(CtKey::State, None), Needs::Nothing, Proves::Nothing);
+/// nft(8): `ct status`.
+pub(super) const CT_STATUS: FieldOf<CtStatus, Upper> =
+    FieldOf::new(Source::Ct(CtKey::Status, None), Needs::Nothing, Proves::Nothing);
+/// nft(8): `tcp flags`.
+pub(super) const TCP_FLAGS: FieldOf<TcpFlags, Upper> = FieldOf::new(transport(13, 1), TCP, Proves::Nothing);
+/// nft(8): `meta nfproto`.
+pub(super) const NFPROTO: FieldOf<Number8, Any> =
+    FieldOf::new(Source::Meta(MetaKey::NfProto), Needs::Nothing, Proves::Family);
+/// nft(8): `ip frag-off`.
+pub(super) const IP_FRAGMENT: FieldOf<Number16, V4> = FieldOf::new(network(6, 2), IP4, Proves::Nothing);
+/// nft(8): `vlan id`.
+pub(super) const VLAN_ID: FieldOf<Number16, Ether> = FieldOf::new(link(14, 2), Needs::Vlan, Proves::Nothing);
+/// The largest segment of the route.
+pub(super) const ROUTE_MSS: Source = Source::Rt(RtKey::TcpMss);

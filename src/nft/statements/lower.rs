@@ -1,0 +1,601 @@
+//! Statements to expressions, as nft(8) 1.0.6 does it: what a field depends on, how it is compared, what is joined.
+
+use super::StatementError;
+use super::field::{Needs, Proves, Source};
+use super::value::{EtherType, Kind, Protocol, Span, Test, Value, registered};
+use crate::nft::{
+    BitwiseOp, ByteorderOp, CmpOp, Data, Datatype, Element, ElementData, Expr, Extra, Family, KeyType, MapTo, MetaKey,
+    PayloadBase, Register, Set, SetFlags, SetName, TableId, Verdict,
+};
+
+/// A range of bytes in network byte order, and what it leads to.
+type Entry = (Vec<u8>, Vec<u8>, Option<Verdict>);
+
+/// One step of a rule.
+#[derive(Debug, Clone)]
+enum Step {
+    /// Expressions that stay as they are.
+    Fixed(Vec<Expr>),
+    /// Ends a stretch within which comparisons may be joined: what stands behind it has an effect.
+    Effect(Vec<Expr>),
+    /// A field of a header that must have one value.
+    Equal { base: PayloadBase, offset: u32, data: Vec<u8>, proves: bool },
+}
+
+/// A rule as it grows.
+#[derive(Debug, Clone)]
+pub(super) struct Lowering {
+    pub table: TableId,
+    steps: Vec<Step>,
+    pub sets: Vec<(Set, Vec<Element>)>,
+    /// The network protocol that is known by here, as its EtherType.
+    network: Option<EtherType>,
+    transport: Option<Protocol>,
+    /// Whether the transport protocol was asked about at all.
+    about_transport: bool,
+    /// Whether frames are known to be Ethernet's.
+    ether: bool,
+    vlan: bool,
+}
+
+/// nft(8)'s flag in the user data of an element that begins the last range of its type.
+const OPEN_INTERVAL: [u8; 6] = [1, 4, 1, 0, 0, 0];
+
+/// `ARPHRD_ETHER`.
+const ETHERNET: u16 = 1;
+
+impl Lowering {
+    pub fn new(table: &TableId) -> Self {
+        let network = match table.family {
+            Family::Ip => Some(EtherType::IP),
+            Family::Ip6 => Some(EtherType::IP6),
+            Family::Arp => Some(EtherType::ARP),
+            _ => None,
+        };
+        Self {
+            table: table.clone(),
+            steps: Vec::new(),
+            sets: Vec::new(),
+            network,
+            transport: None,
+            about_transport: false,
+            ether: table.family == Family::Bridge,
+            vlan: false,
+        }
+    }
+
+    pub fn network(&self) -> Option<EtherType> {
+        self.network
+    }
+
+    /// Whether ports can be told: a translation to a port needs it.
+    pub fn knows_transport(&self) -> bool {
+        self.about_transport
+    }
+
+    /// Appends a statement that has an effect.
+    pub fn effect(&mut self, exprs: impl IntoIterator<Item = Expr>) {
+        self.steps.push(Step::Effect(exprs.into_iter().collect()));
+    }
+
+    fn fixed(&mut self, exprs: impl IntoIterator<Item = Expr>) {
+        self.steps.push(Step::Fixed(exprs.into_iter().collect()));
+    }
+
+    fn equals(&mut self, key: MetaKey, data: Data) {
+        let dreg = Register::FIRST;
+        self.fixed([Expr::Meta { key, dreg }, Expr::Cmp { op: CmpOp::Eq, sreg: dreg, data }]);
+    }
+
+    /// Notes what a match proves of the packet, or finds that it proves the contrary of another.
+    fn learn_network(&mut self, want: EtherType) -> Result<bool, StatementError> {
+        match self.network {
+            Some(known) if known == want => Ok(false),
+            Some(known) => Err(StatementError::Conflict { first: ether_name(known), second: ether_name(want) }),
+            None => {
+                self.network = Some(want);
+                Ok(true)
+            }
+        }
+    }
+
+    fn learn_transport(&mut self, want: Protocol) -> Result<bool, StatementError> {
+        self.about_transport = true;
+        match self.transport {
+            Some(known) if known == want => Ok(false),
+            Some(known) => Err(StatementError::Conflict { first: protocol_name(known), second: protocol_name(want) }),
+            None => {
+                self.transport = Some(want);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Makes sure that the packet is of that network protocol.
+    ///
+    /// nft(8) asks a bridge's frames for their own EtherType where what follows is not in the network header, and the packet's protocol
+    /// where it is. `in_header` says which.
+    pub fn need_network(&mut self, want: EtherType, in_header: bool) -> Result<(), StatementError> {
+        if !self.learn_network(want)? {
+            return Ok(());
+        }
+        match self.table.family {
+            Family::Inet => {
+                let family = if want == EtherType::IP { Family::Ip } else { Family::Ip6 };
+                self.equals(MetaKey::NfProto, Data::byte(family.to_wire()));
+            }
+            _ if self.vlan => self.ether_type(16, want),
+            Family::Bridge if !in_header => self.ether_type(12, want),
+            _ => self.equals(MetaKey::Protocol, want.to_data()),
+        }
+        Ok(())
+    }
+
+    fn ether_type(&mut self, offset: u32, want: EtherType) {
+        let base = PayloadBase::LinkLayer;
+        self.steps.push(Step::Equal { base, offset, data: want.to_bytes(), proves: true });
+    }
+
+    /// Makes sure that the packet is of that transport protocol.
+    pub fn need_transport(&mut self, want: Protocol) -> Result<(), StatementError> {
+        if self.learn_transport(want)? {
+            self.equals(MetaKey::L4Proto, Data::byte(want.0));
+        }
+        Ok(())
+    }
+
+    fn need_ether(&mut self) {
+        if !self.ether {
+            self.ether = true;
+            self.equals(MetaKey::IifType, registered(ETHERNET.to_be_bytes().to_vec(), true));
+        }
+    }
+
+    /// Puts in front of a field what it depends on.
+    pub fn need(&mut self, needs: Needs) -> Result<(), StatementError> {
+        match needs {
+            Needs::Nothing => Ok(()),
+            Needs::Network(protocol) => self.need_network(protocol, true),
+            Needs::Header(protocol) => self.need_network(protocol, protocol != EtherType::ARP),
+            Needs::Transport(protocol) => self.need_transport(protocol),
+            Needs::Icmp => {
+                self.need_network(EtherType::IP, false)?;
+                self.need_transport(Protocol::ICMP)
+            }
+            Needs::Icmpv6 => {
+                self.need_network(EtherType::IP6, false)?;
+                self.need_transport(Protocol::ICMPV6)
+            }
+            Needs::Ether => {
+                self.need_ether();
+                Ok(())
+            }
+            Needs::Vlan => {
+                self.need_ether();
+                if !self.vlan {
+                    self.vlan = true;
+                    self.ether_type(12, EtherType::VLAN);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Notes what a field tells that has this one value.
+    fn prove(&mut self, proves: Proves, value: &[u8]) -> Result<(), StatementError> {
+        match (proves, value) {
+            (Proves::Nothing, _) => {}
+            (Proves::Transport, [protocol]) => {
+                self.learn_transport(Protocol(*protocol))?;
+            }
+            (Proves::Family, [family]) => {
+                let network = match Family::from_wire(*family) {
+                    Some(Family::Ip) => EtherType::IP,
+                    Some(Family::Ip6) => EtherType::IP6,
+                    _ => return Ok(()),
+                };
+                self.learn_network(network)?;
+            }
+            (Proves::Network, [high, low]) => {
+                let protocol = EtherType(u16::from_be_bytes([*high, *low]));
+                if protocol == EtherType::VLAN {
+                    self.vlan = true;
+                } else if self.table.family != Family::Inet {
+                    self.learn_network(protocol)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Appends a match of one field.
+    pub fn matches<V: Value>(
+        &mut self,
+        source: Source,
+        needs: Needs,
+        proves: Proves,
+        mask: Option<&[u8]>,
+        test: Test<V>,
+    ) -> Result<(), StatementError> {
+        self.need(needs)?;
+        self.about_transport |= proves == Proves::Transport;
+        let Test { negated, kind } = test;
+        let eq = if negated { CmpOp::Neq } else { CmpOp::Eq };
+        let sreg = Register::FIRST;
+        let mut exprs = vec![source.load(sreg)];
+        // Ordering and ranges compare bytes from the first on.
+        let turned = |exprs: &mut Vec<Expr>| {
+            if V::MACHINE && V::DATATYPE.size() > 1 {
+                let len = V::DATATYPE.size() as u32;
+                exprs.push(Expr::Byteorder { sreg, dreg: sreg, op: ByteorderOp::ToNetwork, len, size: len });
+            }
+        };
+        if let Some(mask) = mask {
+            exprs.push(masked(mask.to_vec()));
+        }
+        match kind {
+            Kind::Is(value) => {
+                if mask.is_none() && !negated {
+                    self.prove(proves, &value.to_bytes())?;
+                    if let Source::Payload { base, offset, .. } = source {
+                        let proves = proves != Proves::Nothing;
+                        self.steps.push(Step::Equal { base, offset, data: value.to_bytes(), proves });
+                        return Ok(());
+                    }
+                }
+                exprs.push(Expr::Cmp { op: eq, sreg, data: value.to_data() });
+            }
+            Kind::Starts(bytes) => {
+                exprs.push(Expr::Cmp { op: eq, sreg, data: Data::new(&bytes).unwrap_or_default() });
+            }
+            Kind::Prefix(value, bits) => {
+                let bytes = value.to_bytes();
+                let whole = bits as usize / 8;
+                let value = if bits % 8 == 0 && whole > 0 {
+                    // Whole bytes are loaded, and nothing is masked.
+                    exprs = vec![source.shortened(whole as u32).load(sreg)];
+                    &bytes[..whole.min(bytes.len())]
+                } else {
+                    exprs.push(masked(prefix_mask(bits, bytes.len())));
+                    &bytes[..]
+                };
+                exprs.push(Expr::Cmp { op: eq, sreg, data: Data::new(value).unwrap_or_default() });
+            }
+            Kind::Within(first, last) => {
+                let (from, to) = (first.to_bytes(), last.to_bytes());
+                ordered(&from, &to)?;
+                turned(&mut exprs);
+                exprs.extend(within(negated, &from, &to));
+            }
+            Kind::Compare(op, value) => {
+                let op = if negated { contrary(op) } else { op };
+                turned(&mut exprs);
+                exprs.push(Expr::Cmp { op, sreg, data: Data::new(&value.to_bytes()).unwrap_or_default() });
+            }
+            Kind::Among(spans) => match <[Span<V>; 1]>::try_from(spans) {
+                // As nft(8) does: a list of one is that one.
+                Ok([Span { first, last }]) => {
+                    let kind = match last {
+                        None => Kind::Is(first),
+                        Some(last) => one_range(first, last),
+                    };
+                    return self.matches(source, needs, proves, mask, Test { negated, kind });
+                }
+                Err(spans) if spans.is_empty() => return Err(StatementError::Empty),
+                Err(spans) => {
+                    let interval = spans.iter().any(|span| span.last.is_some());
+                    if interval {
+                        turned(&mut exprs);
+                    }
+                    let entries = spans.into_iter().map(|span| (span, None)).collect();
+                    let set = self.anonymous::<V>(entries, interval)?;
+                    exprs.push(Expr::Lookup { set, sreg, negated });
+                }
+            },
+            Kind::In { set, interval } => {
+                if interval {
+                    turned(&mut exprs);
+                }
+                exprs.push(Expr::Lookup { set, sreg, negated });
+            }
+        }
+        self.fixed(exprs);
+        Ok(())
+    }
+
+    /// Appends a match of bits: `field & mask` is, or is not, that value.
+    pub fn bits(
+        &mut self,
+        source: Source,
+        needs: Needs,
+        mask: Data,
+        op: CmpOp,
+        data: Data,
+    ) -> Result<(), StatementError> {
+        self.need(needs)?;
+        let sreg = Register::FIRST;
+        let xor = Data::new(&vec![0; mask.len()]).unwrap_or_default();
+        let len = mask.len() as u32;
+        let op_mask = BitwiseOp::MaskXor { mask, xor };
+        self.fixed([
+            source.load(sreg),
+            Expr::Bitwise { sreg, dreg: sreg, len, op: op_mask },
+            Expr::Cmp { op, sreg, data },
+        ]);
+        Ok(())
+    }
+
+    /// Puts fields into registers, one behind the other, and gives the expressions that do so.
+    pub fn load(&mut self, fields: &[(Source, Needs, usize)]) -> Result<Vec<Expr>, StatementError> {
+        let mut slot = 0;
+        let mut loads = Vec::new();
+        for (source, needs, size) in fields {
+            self.need(*needs)?;
+            let dreg = u8::try_from(slot).ok().and_then(Register::slot).ok_or(StatementError::TooLong)?;
+            slot += size.div_ceil(4);
+            if slot > 16 {
+                return Err(StatementError::TooLong);
+            }
+            loads.push(source.load(dreg));
+        }
+        Ok(loads)
+    }
+
+    /// Appends a look-up.
+    pub fn lookup(
+        &mut self,
+        fields: &[(Source, Needs, usize)],
+        set: SetName,
+        negated: bool,
+    ) -> Result<(), StatementError> {
+        let mut exprs = self.load(fields)?;
+        exprs.push(Expr::Lookup { set, sreg: Register::FIRST, negated });
+        self.fixed(exprs);
+        Ok(())
+    }
+
+    /// Makes a set or map that belongs to the rule.
+    pub fn anonymous<V: Value>(
+        &mut self,
+        entries: Vec<(Span<V>, Option<Verdict>)>,
+        interval: bool,
+    ) -> Result<SetName, StatementError> {
+        let map = entries.iter().any(|(_, verdict)| verdict.is_some());
+        let kind = if map { "map" } else { "set" };
+        let name = SetName::new(&format!("__{kind}{}", self.sets.len())).map_err(|_| StatementError::TooLong)?;
+        let elements = if interval {
+            intervals(entries)?
+        } else {
+            let keys = entries.into_iter().map(|(span, verdict)| element(span.first.to_data(), verdict));
+            let mut elements: Vec<Element> = Vec::new();
+            for one in keys {
+                if !elements.iter().any(|other| other.key == one.key) {
+                    elements.push(one);
+                } else if map {
+                    return Err(StatementError::Overlap);
+                }
+            }
+            elements
+        };
+        let flags = SetFlags { anonymous: true, constant: true, interval, ..SetFlags::default() };
+        let set = Set {
+            flags,
+            data: map.then_some(MapTo::Verdict),
+            size: u32::try_from(elements.len()).ok(),
+            ..Set::new(&self.table, &name, KeyType(vec![V::DATATYPE]))
+        };
+        self.sets.push((set, elements));
+        Ok(name)
+    }
+
+    /// The expressions.
+    pub fn finish(mut self) -> (Vec<Expr>, Vec<(Set, Vec<Element>)>) {
+        for stretch in self.steps.split_mut(|step| matches!(step, Step::Effect(_))) {
+            join(stretch);
+        }
+        let mut exprs = Vec::new();
+        for step in self.steps {
+            match step {
+                Step::Fixed(more) | Step::Effect(more) => exprs.extend(more),
+                Step::Equal { data, .. } if data.is_empty() => {}
+                Step::Equal { base, offset, data, .. } => {
+                    let (len, dreg) = (data.len() as u32, Register::FIRST);
+                    exprs.push(Expr::Payload { base, offset, len, dreg });
+                    exprs.push(Expr::Cmp { op: CmpOp::Eq, sreg: dreg, data: Data::new(&data).unwrap_or_default() });
+                }
+            }
+        }
+        (exprs, self.sets)
+    }
+}
+
+/// Joins comparisons of neighbouring fields to one.
+///
+/// nft(8) joins across statements that have an effect and joins `!=` as well, either of which changes what the rule means.
+/// This does neither. A joined comparison stands where that of the first bytes stood, unless what came earlier tells what is behind it.
+fn join(steps: &mut [Step]) {
+    let mut order: Vec<usize> = (0..steps.len()).filter(|at| matches!(steps[*at], Step::Equal { .. })).collect();
+    order.sort_by_key(|at| match &steps[*at] {
+        Step::Equal { base, offset, .. } => (*base, *offset),
+        _ => (PayloadBase::LinkLayer, 0),
+    });
+    let mut last: Option<usize> = None;
+    for at in order {
+        let Some(before) = last.replace(at) else { continue };
+        let (
+            Step::Equal { base, offset, data, proves },
+            Step::Equal { base: next_base, offset: next_offset, data: next_data, proves: next_proves },
+        ) = (&steps[before], &steps[at])
+        else {
+            continue;
+        };
+        let total = data.len() + next_data.len();
+        let adjacent = base == next_base && *offset as usize + data.len() == *next_offset as usize;
+        // One word is compared faster than two.
+        let worth = total <= 16 && !(total > 4 && data.len() <= 4 && next_data.len() <= 4);
+        if !adjacent || !worth {
+            continue;
+        }
+        let joined = Step::Equal {
+            base: *base,
+            offset: *offset,
+            data: [data.as_slice(), next_data].concat(),
+            proves: *proves || *next_proves,
+        };
+        let (earlier, later) = (before.min(at), before.max(at));
+        let told = matches!(steps[earlier], Step::Equal { proves: true, .. });
+        let (place, gone) = if told { (earlier, later) } else { (before, at) };
+        steps[place] = joined;
+        steps[gone] = Step::Fixed(Vec::new());
+        last = Some(place);
+    }
+}
+
+/// A range in a list of one: a prefix where it is one, as nft(8) has it.
+fn one_range<V: Value>(first: V, last: V) -> Kind<V> {
+    let (from, to) = (first.to_bytes(), last.to_bytes());
+    match prefix_len(&from, &to) {
+        Some(bits) if matches!(V::DATATYPE, Datatype::Ipv4Addr | Datatype::Ipv6Addr) => Kind::Prefix(first, bits),
+        _ => Kind::Within(first, last),
+    }
+}
+
+/// How many bits the ends have in common, when the others are all clear in one and set in the other.
+fn prefix_len(from: &[u8], to: &[u8]) -> Option<u32> {
+    let bits = from.len() as u32 * 8;
+    let same = from
+        .iter()
+        .zip(to)
+        .position(|(a, b)| a != b)
+        .map_or(bits, |at| at as u32 * 8 + (from[at] ^ to[at]).leading_zeros());
+    let mask = prefix_mask(same, from.len());
+    let fits = from.iter().zip(to).zip(&mask).all(|((a, b), mask)| a & !mask == 0 && b | mask == 0xff);
+    fits.then_some(same)
+}
+
+fn prefix_mask(bits: u32, len: usize) -> Vec<u8> {
+    (0..len as u32).map(|at| !(0xffu16 >> bits.saturating_sub(at * 8).min(8)) as u8).collect()
+}
+
+fn masked(mask: Vec<u8>) -> Expr {
+    let (mask, xor) = (Data::new(&mask).unwrap_or_default(), Data::new(&vec![0; mask.len()]).unwrap_or_default());
+    let len = mask.len() as u32;
+    Expr::Bitwise { sreg: Register::FIRST, dreg: Register::FIRST, len, op: BitwiseOp::MaskXor { mask, xor } }
+}
+
+fn within(negated: bool, from: &[u8], to: &[u8]) -> Vec<Expr> {
+    let data = |bytes: &[u8]| Data::new(bytes).unwrap_or_default();
+    let sreg = Register::FIRST;
+    if negated {
+        vec![Expr::Range { negated, sreg, from: data(from), to: data(to) }]
+    } else {
+        vec![Expr::Cmp { op: CmpOp::Gte, sreg, data: data(from) }, Expr::Cmp { op: CmpOp::Lte, sreg, data: data(to) }]
+    }
+}
+
+fn contrary(op: CmpOp) -> CmpOp {
+    match op {
+        CmpOp::Eq => CmpOp::Neq,
+        CmpOp::Neq => CmpOp::Eq,
+        CmpOp::Lt => CmpOp::Gte,
+        CmpOp::Gte => CmpOp::Lt,
+        CmpOp::Gt => CmpOp::Lte,
+        CmpOp::Lte => CmpOp::Gt,
+    }
+}
+
+fn ordered(from: &[u8], to: &[u8]) -> Result<(), StatementError> {
+    if from <= to { Ok(()) } else { Err(StatementError::Backwards) }
+}
+
+/// The next value, unless it is the last one.
+fn after(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut next = bytes.to_vec();
+    for byte in next.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return Some(next);
+        }
+    }
+    None
+}
+
+fn element(key: Data, verdict: Option<Verdict>) -> Element {
+    Element { data: verdict.map(ElementData::Verdict), ..Element::new(key) }
+}
+
+/// Elements of an interval set: where each range begins, and the first value past it.
+///
+/// Ranges of a set that touch or overlap become one; in a map ranges may not overlap.
+pub(super) fn intervals<V: Value>(spans: Vec<(Span<V>, Option<Verdict>)>) -> Result<Vec<Element>, StatementError> {
+    let mut entries: Vec<Entry> = Vec::with_capacity(spans.len());
+    for (span, verdict) in spans {
+        let from = span.first.to_bytes();
+        let to = span.last.map_or_else(|| from.clone(), |last| last.to_bytes());
+        ordered(&from, &to)?;
+        entries.push((from, to, verdict));
+    }
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut ranges: Vec<Entry> = Vec::with_capacity(entries.len());
+    for (from, to, verdict) in entries {
+        if let Some((_, end, before)) = ranges.last_mut() {
+            let touches = after(end).is_none_or(|next| from <= next);
+            if *before == verdict && touches {
+                if to > *end {
+                    *end = to;
+                }
+                continue;
+            }
+            if from <= *end {
+                return Err(StatementError::Overlap);
+            }
+        }
+        ranges.push((from, to, verdict));
+    }
+    let data = |bytes: &[u8]| Data::new(bytes).unwrap_or_default();
+    let mut elements = Vec::with_capacity(2 * ranges.len() + 1);
+    let end = |bytes: &[u8]| Element { interval_end: true, ..Element::new(data(bytes)) };
+    // What is below the first range is outside.
+    if let Some((from, _, _)) = ranges.first().filter(|(from, _, _)| from.iter().any(|byte| *byte != 0)) {
+        elements.push(end(&vec![0; from.len()]));
+    }
+    let mut starts = ranges.iter().map(|(from, _, _)| from.clone()).skip(1).collect::<Vec<_>>().into_iter();
+    for (from, to, verdict) in ranges {
+        let next = starts.next();
+        let mut one = element(data(&from), verdict);
+        match after(&to) {
+            Some(past) => {
+                elements.push(one);
+                // The next range ends it.
+                if next.as_ref() != Some(&past) {
+                    elements.push(end(&past));
+                }
+            }
+            None => {
+                one.extra = Extra::new(Some(OPEN_INTERVAL.to_vec()), Vec::new());
+                elements.push(one);
+            }
+        }
+    }
+    Ok(elements)
+}
+
+fn ether_name(protocol: EtherType) -> String {
+    match protocol {
+        EtherType::IP => "IPv4".to_owned(),
+        EtherType::IP6 => "IPv6".to_owned(),
+        EtherType::ARP => "ARP".to_owned(),
+        EtherType(other) => format!("EtherType {other:#06x}"),
+    }
+}
+
+fn protocol_name(protocol: Protocol) -> String {
+    match protocol {
+        Protocol::TCP => "TCP".to_owned(),
+        Protocol::UDP => "UDP".to_owned(),
+        Protocol::ICMP => "ICMP".to_owned(),
+        Protocol::ICMPV6 => "ICMPv6".to_owned(),
+        Protocol(other) => format!("transport protocol {other}"),
+    }
+}

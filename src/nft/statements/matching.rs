@@ -1,0 +1,166 @@
+//! Statements that ask.
+
+use super::field::{self, Source};
+use super::*;
+use crate::nft::{CmpOp, Data, Expr, ExthdrOp, Family, FibFlags, FibResult, PayloadBase, Register};
+
+/// Matches.
+impl<F: TableFamily> Statements<F> {
+    /// Matches a field.
+    pub fn matches<V: Value, L>(self, field: FieldOf<V, L>, operand: impl Operand<V>) -> Self
+    where
+        F: Sees<L>,
+    {
+        let test = operand.test();
+        self.with(|lowering| lowering.matches(field.source, field.needs, field.proves, None, test))
+    }
+
+    /// Matches when a set has the fields' values. nft(8): `FIELD . FIELD @SET`.
+    pub fn within<T: Fields<F>>(self, fields: T, set: &SetOf<T::Key>) -> Self {
+        let name = set.name().clone();
+        self.with(|lowering| lowering.lookup(&parts(&fields), name, false))
+    }
+
+    /// Matches when a set lacks the fields' values. nft(8): `FIELD . FIELD != @SET`.
+    pub fn outside<T: Fields<F>>(self, fields: T, set: &SetOf<T::Key>) -> Self {
+        let name = set.name().clone();
+        self.with(|lowering| lowering.lookup(&parts(&fields), name, true))
+    }
+
+    /// Matches when some of the field's bits are set so. nft(8): `FIELD & MASK == VALUE`.
+    pub fn masked<V: Value, L>(self, field: FieldOf<V, L>, mask: impl Into<V>, value: impl Into<V>) -> Self
+    where
+        F: Sees<L>,
+    {
+        self.bits(field, mask.into().to_data(), CmpOp::Eq, value.into().to_data())
+    }
+
+    fn bits<V, L>(self, field: FieldOf<V, L>, mask: Data, op: CmpOp, data: Data) -> Self {
+        self.with(|lowering| lowering.bits(field.source, field.needs, mask, op, data))
+    }
+
+    /// Matches when the flow is in one of these states. nft(8): `ct state A,B`.
+    pub fn ct_state(self, states: CtStates) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.bits(CT_STATE, states.to_data(), CmpOp::Neq, CtStates(0).to_data())
+    }
+
+    /// Matches when one of these became of the flow. nft(8): `ct status A,B`.
+    pub fn ct_status(self, status: CtStatus) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.bits(field::CT_STATUS, status.to_data(), CmpOp::Neq, CtStatus(0).to_data())
+    }
+
+    /// Matches when of these TCP flags those are set, and the others are not. nft(8): `tcp flags SET / OF`.
+    pub fn tcp_flags(self, set: TcpFlags, of: TcpFlags) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.bits(field::TCP_FLAGS, of.to_data(), CmpOp::Eq, set.to_data())
+    }
+
+    /// Matches when one of these TCP flags is set. nft(8): `tcp flags A,B`.
+    pub fn tcp_flags_any(self, of: TcpFlags) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.bits(field::TCP_FLAGS, of.to_data(), CmpOp::Neq, TcpFlags(0).to_data())
+    }
+
+    /// Matches IPv4. nft(8): `meta nfproto ipv4`.
+    pub fn ipv4(self) -> Self
+    where
+        F: Sees<layer::V4> + Sees<layer::Any>,
+    {
+        self.matches(field::NFPROTO, Family::Ip.to_wire())
+    }
+
+    /// Matches IPv6. nft(8): `meta nfproto ipv6`.
+    pub fn ipv6(self) -> Self
+    where
+        F: Sees<layer::V6> + Sees<layer::Any>,
+    {
+        self.matches(field::NFPROTO, Family::Ip6.to_wire())
+    }
+
+    /// Matches fragments but the first. nft(8): `ip frag-off & 0x1fff != 0`.
+    pub fn ip_later_fragment(self) -> Self
+    where
+        F: Sees<layer::V4>,
+    {
+        self.bits(field::IP_FRAGMENT, Data::be16(0x1fff), CmpOp::Neq, Data::be16(0))
+    }
+
+    /// Matches the class of service of IPv4. nft(8): `ip dscp N`.
+    pub fn ip_dscp(self, dscp: u8) -> Self
+    where
+        F: Sees<layer::V4>,
+    {
+        if dscp > 0x3f {
+            return self.with(|_| Err(StatementError::TooLarge { value: dscp.into(), bits: 6 }));
+        }
+        let source = Source::Payload { base: PayloadBase::Network, offset: 1, len: 1 };
+        let (mask, value) = (Data::byte(0xfc), Data::byte(dscp << 2));
+        self.with(|lowering| lowering.bits(source, field::IP_FRAGMENT.needs, mask, CmpOp::Eq, value))
+    }
+
+    /// Matches a tag of IEEE 802.1Q. nft(8): `vlan id N`.
+    pub fn vlan_id(self, id: u16) -> Self
+    where
+        F: Sees<layer::Ether>,
+    {
+        if id > 0x0fff {
+            return self.with(|_| Err(StatementError::TooLarge { value: id.into(), bits: 12 }));
+        }
+        self.bits(field::VLAN_ID, Data::be16(0x0fff), CmpOp::Eq, Data::be16(id))
+    }
+
+    /// Matches when the routing tables have a route by these. nft(8): `fib saddr . iif oif exists`.
+    pub fn fib_exists(self, by: FibFlags) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.fib(FibResult::Oif, by.and(FibFlags::PRESENT), Data::native32(1))
+    }
+
+    /// Matches when the routing tables have no route by these. nft(8): `fib saddr . iif oif missing`.
+    pub fn fib_missing(self, by: FibFlags) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.fib(FibResult::Oif, by.and(FibFlags::PRESENT), Data::native32(0))
+    }
+
+    /// Matches the type that an address has in the routing tables. nft(8): `fib daddr type local`.
+    pub fn fib_type(self, by: FibFlags, kind: AddressType) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.fib(FibResult::AddrType, by, kind.to_data())
+    }
+
+    fn fib(self, result: FibResult, flags: FibFlags, data: Data) -> Self {
+        let dreg = Register::FIRST;
+        self.effect([Expr::Fib { result, flags, dreg }, Expr::Cmp { op: CmpOp::Eq, sreg: dreg, data }])
+    }
+
+    /// Matches an IPv6 packet with that extension header. nft(8): `exthdr NAME exists`, by number.
+    pub fn ip6_extension(self, header: Protocol) -> Self
+    where
+        F: Sees<layer::V6>,
+    {
+        let dreg = Register::FIRST;
+        self.with(|lowering| {
+            lowering.need_network(EtherType::IP6, true)?;
+            lowering.effect([
+                Expr::Exthdr { op: ExthdrOp::Ipv6, kind: header.0, offset: 0, len: 1, present: true, dreg },
+                Expr::Cmp { op: CmpOp::Eq, sreg: dreg, data: Data::byte(1) },
+            ]);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,254 @@
+//! Rules in words: statements above expressions, as nft(8) has them.
+//!
+//! A rule is written by naming what is matched and what is done, in the order in which nft(8) would have it. What a field
+//! depends on comes by itself: `tcp_dport` makes sure that the packet is TCP. The same expressions come out as nft(8) 1.0.6 makes of
+//! the same words, but where that joins comparisons in a way that changes what they mean.
+//!
+//! ```
+//! use ringfence::nft::Ruleset;
+//! use ringfence::nft::statements::{CtStates, Inet, TableOf, not};
+//! use std::net::Ipv4Addr;
+//!
+//! let table = TableOf::<Inet>::new("guard")?;
+//! let input = table.chain("input")?;
+//! let office: ipnet::Ipv4Net = "198.51.100.0/24".parse()?;
+//!
+//! let mut ruleset = Ruleset::default();
+//! // ct state established,related accept
+//! ruleset.push_rule(input.rule().ct_state(CtStates::ESTABLISHED | CtStates::RELATED).accept()?);
+//! // ip saddr 198.51.100.0/24 tcp dport { 22, 8000-8010 } counter accept
+//! ruleset.push_rule(input.rule().ip_saddr(office).tcp_dport([22..=22, 8000..=8010]).counter().accept()?);
+//! // ip daddr != 203.0.113.9 udp dport >= 1024 drop
+//! let server = Ipv4Addr::new(203, 0, 113, 9);
+//! ruleset.push_rule(input.rule().ip_daddr(not(server)).udp_dport(1024..=65535).drop()?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What does not compile
+//!
+//! A port where an address is due:
+//!
+//! ```compile_fail,E0277
+//! # use ringfence::nft::statements::{Inet, TableOf};
+//! # let chain = TableOf::<Inet>::new("t").unwrap().chain("c").unwrap();
+//! chain.rule().ip_saddr(443);
+//! ```
+//!
+//! An IPv6 field in a table of IPv4:
+//!
+//! ```compile_fail,E0277
+//! # use ringfence::nft::statements::{Ip, TableOf};
+//! # let chain = TableOf::<Ip>::new("t").unwrap().chain("c").unwrap();
+//! chain.rule().ip6_saddr(std::net::Ipv6Addr::LOCALHOST);
+//! ```
+//!
+//! A set whose keys are of another type than the fields:
+//!
+//! ```compile_fail,E0308
+//! # use ringfence::nft::statements::{Inet, IP_SADDR, Port, TCP_DPORT, TableOf};
+//! # let table = TableOf::<Inet>::new("t").unwrap();
+//! # let chain = table.chain("c").unwrap();
+//! let set = table.set::<(Port, std::net::Ipv4Addr)>("s").unwrap();
+//! chain.rule().within((IP_SADDR, TCP_DPORT), &set);
+//! ```
+//!
+//! Anything behind a verdict:
+//!
+//! ```compile_fail,E0599
+//! # use ringfence::nft::statements::{Inet, TableOf};
+//! # let chain = TableOf::<Inet>::new("t").unwrap().chain("c").unwrap();
+//! chain.rule().accept().counter();
+//! ```
+//!
+//! What only shows when the whole rule is there, such as `tcp_dport` behind `udp_dport`, is a [`StatementError`] that the last call gives.
+
+mod action;
+mod doing;
+mod ending;
+mod family;
+mod field;
+mod lower;
+mod matching;
+mod place;
+mod set;
+mod value;
+mod written;
+
+use std::marker::PhantomData;
+
+pub use action::{Each, LogTo, NatAddress, NatTo, Per, Ports};
+pub use family::{Arp, Bridge, Inet, Ip, Ip6, Mixed, Netdev, Sees, TableFamily, Translates, layer};
+pub use field::*;
+pub use place::{ChainOf, TableOf};
+pub use set::{Elements, Key, SetOf, VerdictMapOf};
+pub use value::*;
+pub use written::Written;
+
+use field::Source;
+use lower::Lowering;
+
+use super::{ChainName, Comment, Expr};
+
+/// Says why statements make no rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StatementError {
+    /// Two matches that no packet meets both.
+    #[error("no packet is {first} and {second} at once")]
+    Conflict {
+        /// What was asked first.
+        first: String,
+        /// What was asked then.
+        second: String,
+    },
+    /// A port is rewritten, and nothing says that there is one.
+    #[error("a port is rewritten in a rule that does not match the transport protocol")]
+    NoTransport,
+    /// A list without anything in it.
+    #[error("a list of values is empty")]
+    Empty,
+    /// Two keys of a map that both stand for the same value.
+    #[error("two keys of a map overlap")]
+    Overlap,
+    /// A range that ends before it begins.
+    #[error("a range ends before it begins")]
+    Backwards,
+    /// Fields that don't fit the registers.
+    #[error("the fields together have more than the kernel's 64 bytes")]
+    TooLong,
+    /// More expressions than a rule may have.
+    #[error("a rule of {0} expressions, more than the kernel's 128")]
+    TooMany(usize),
+    /// Bits that a field does not have.
+    #[error("{value} does not fit a field of {bits} bits")]
+    TooLarge {
+        /// The value.
+        value: u64,
+        /// How many bits there are.
+        bits: u32,
+    },
+}
+
+/// A rule in the making. See [the module](self).
+#[derive(Debug, Clone)]
+#[must_use = "a rule is not whole before a verdict or `done`"]
+pub struct Statements<F> {
+    chain: ChainName,
+    comment: Option<Comment>,
+    lowering: Lowering,
+    /// The first thing that was wrong.
+    error: Option<StatementError>,
+    family: PhantomData<F>,
+}
+
+impl<F: TableFamily> Statements<F> {
+    fn with(mut self, step: impl FnOnce(&mut Lowering) -> Result<(), StatementError>) -> Self {
+        if self.error.is_none() {
+            self.error = step(&mut self.lowering).err();
+        }
+        self
+    }
+
+    fn effect(self, exprs: impl IntoIterator<Item = Expr>) -> Self {
+        self.with(|lowering| {
+            lowering.effect(exprs);
+            Ok(())
+        })
+    }
+}
+
+fn parts<F, T: Fields<F>>(fields: &T) -> Vec<(Source, field::Needs, usize)> {
+    fields.parts().into_iter().map(|Part(source, needs, size)| (source, needs, size)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::nft::{CmpOp, Data, MetaKey, QueueFlags, QueueNumber, Register, Reject, RejectCode, Ruleset, Verdict};
+
+    fn chain<F: TableFamily>() -> ChainOf<F> {
+        TableOf::<F>::new("t").unwrap().chain("c").unwrap()
+    }
+
+    const HERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+
+    #[test]
+    fn what_no_packet_is_makes_no_rule() {
+        let error = chain::<Inet>().rule().tcp_dport(22).udp_sport(53).accept().unwrap_err();
+        assert_eq!(error.to_string(), "no packet is TCP and UDP at once");
+        let error = chain::<Inet>().rule().ip_saddr(HERE).ipv6().drop().unwrap_err();
+        assert_eq!(error.to_string(), "no packet is IPv4 and IPv6 at once");
+        let error = chain::<Inet>().rule().ipv6().dnat(HERE).unwrap_err();
+        assert_eq!(error.to_string(), "no packet is IPv6 and IPv4 at once");
+        let error = chain::<Inet>().rule().udp_dport(53).reject_tcp_reset().unwrap_err();
+        assert_eq!(error.to_string(), "no packet is UDP and TCP at once");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let rule = || chain::<Inet>().rule();
+        assert_eq!(rule().masquerade(1024..=2048), Err(StatementError::NoTransport));
+        assert_eq!(rule().dnat(NatTo::from(HERE).port(80)), Err(StatementError::NoTransport));
+        assert_eq!(rule().tcp_dport(Vec::<u16>::new()).accept(), Err(StatementError::Empty));
+        #[allow(clippy::reversed_empty_ranges)]
+        let backwards = rule().tcp_dport(9..=5).accept();
+        assert_eq!(backwards, Err(StatementError::Backwards));
+        let twice = rule().decide(TCP_DPORT, [(5..=9, Verdict::Accept), (9..=10, Verdict::Drop)]).done();
+        assert_eq!(twice, Err(StatementError::Overlap));
+        assert_eq!(rule().ip_dscp(64).accept(), Err(StatementError::TooLarge { value: 64, bits: 6 }));
+        let many = (0..200).fold(rule(), |rule, _| rule.counter()).accept();
+        assert_eq!(many, Err(StatementError::TooMany(201)));
+    }
+
+    #[test]
+    fn a_dependency_comes_once_and_where_it_is_needed() {
+        let rule = chain::<Inet>().rule().ip_saddr(HERE).tcp_dport(22).ip_daddr(HERE).tcp_sport(not(22)).accept();
+        let names: Vec<_> = rule.unwrap().rule().exprs.iter().map(|expr| expr.kernel_name().to_owned()).collect();
+        let pairs = "meta cmp payload cmp meta cmp payload cmp payload cmp payload cmp immediate";
+        assert_eq!(names.join(" "), pairs);
+    }
+
+    #[test]
+    fn comparisons_are_not_joined_across_an_effect() {
+        let exprs = |written: Written| written.rule.exprs.len();
+        let rule = || chain::<Inet>().rule();
+        assert_eq!(exprs(rule().tcp_sport(1).tcp_dport(2).done().unwrap()), 4);
+        assert_eq!(exprs(rule().tcp_sport(1).counter().tcp_dport(2).done().unwrap()), 7);
+        assert_eq!(exprs(rule().tcp_sport(not(1)).tcp_dport(not(2)).done().unwrap()), 6);
+    }
+
+    /// What the kernels of tests may lack: queues, and refusals on a bridge. As `nft --debug=netlink` shows them.
+    #[test]
+    fn bridges_refuse_and_queues_take_as_nft_has_it() {
+        let sreg = Register::FIRST;
+        let is = |key, data| [Expr::Meta { key, dreg: sreg }, Expr::Cmp { op: CmpOp::Eq, sreg, data }];
+        let exprs = |written: Result<Written, StatementError>| written.unwrap().rule.exprs;
+        let rule = || chain::<Bridge>().rule();
+        assert_eq!(exprs(rule().reject()), [Expr::Reject(Reject::Icmpx(RejectCode::PortUnreachable))]);
+        let mut reset = is(MetaKey::L4Proto, Data::byte(6)).to_vec();
+        reset.push(Expr::Reject(Reject::TcpReset));
+        assert_eq!(exprs(rule().reject_tcp_reset()), reset);
+        let mut host = is(MetaKey::Protocol, Data::be16(0x0800)).to_vec();
+        host.push(Expr::Reject(Reject::Icmp(1)));
+        assert_eq!(exprs(rule().reject_icmp(1)), host);
+        let mut route = is(MetaKey::Protocol, Data::be16(0x86dd)).to_vec();
+        route.push(Expr::Reject(Reject::Icmp(0)));
+        assert_eq!(exprs(rule().reject_icmpv6(0)), route);
+        let queue = Expr::Queue { to: QueueNumber::Range { first: 3, total: 3 }, flags: QueueFlags(3) };
+        assert_eq!(exprs(rule().queue(3..=5, QueueFlags(3))), [queue]);
+    }
+
+    #[test]
+    fn sets_of_rules_get_free_names() {
+        let rule = || chain::<Inet>().rule().tcp_dport([1, 2]).mark([1, 2]).accept().unwrap();
+        let mut ruleset = Ruleset::default();
+        ruleset.push_rule(rule());
+        ruleset.push_rule(rule());
+        let names: Vec<_> = ruleset.sets.iter().map(|set| set.name.as_str()).collect();
+        assert_eq!(names, ["__set0", "__set1", "__set2", "__set3"]);
+        let used: Vec<_> = ruleset.rules.iter().flat_map(|rule| rule.exprs.iter().filter_map(Expr::set)).collect();
+        assert_eq!(used.iter().map(|name| name.as_str()).collect::<Vec<_>>(), names);
+    }
+}

@@ -1,0 +1,203 @@
+//! Handles of named sets and maps whose keys have a type.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use super::StatementError;
+use super::lower::intervals;
+use super::value::{Span, Value};
+use crate::nft::{Data, DataTooLong, Datatype, Element, ElementData, KeyType, MapTo, Set, SetName, TableId, Verdict};
+
+/// Keys of sets: a value, or a tuple of two to five of them.
+pub trait Key {
+    /// Types of its fields.
+    fn datatypes() -> Vec<Datatype>;
+    /// The key as it stands in the registers.
+    ///
+    /// # Errors
+    ///
+    /// [`DataTooLong`] when the fields don't fit them.
+    fn key(&self) -> Result<Data, DataTooLong>;
+}
+
+impl<V: Value> Key for V {
+    fn datatypes() -> Vec<Datatype> {
+        vec![V::DATATYPE]
+    }
+    fn key(&self) -> Result<Data, DataTooLong> {
+        Ok(self.to_data())
+    }
+}
+
+macro_rules! tuples {
+    ($(($($field:ident $place:tt),*))*) => {$(
+        impl<$($field: Value),*> Key for ($($field,)*) {
+            fn datatypes() -> Vec<Datatype> {
+                vec![$($field::DATATYPE),*]
+            }
+            fn key(&self) -> Result<Data, DataTooLong> {
+                Data::concat(&[$(self.$place.to_data()),*])
+            }
+        }
+    )*};
+}
+tuples! { (A 0, B 1) (A 0, B 1, C 2) (A 0, B 1, C 2, D 3) (A 0, B 1, C 2, D 3, E 4) }
+
+/// Elements of one set, to be pushed onto a ruleset or a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "elements do nothing until they are pushed onto a ruleset or transaction and committed"]
+pub struct Elements {
+    pub(super) table: TableId,
+    pub(super) set: SetName,
+    pub(super) elements: Vec<Element>,
+}
+
+/// A named set with keys of type `K`.
+///
+/// # Examples
+///
+/// ```
+/// use ringfence::nft::statements::{Inet, Port, TableOf};
+/// use std::net::Ipv4Addr;
+///
+/// let table = TableOf::<Inet>::new("guard")?;
+/// let allowed = table.set::<(Ipv4Addr, Port)>("allowed")?.size(1000);
+/// assert_eq!(allowed.declare().key.to_string(), "ipv4_addr . inet_service");
+/// # Ok::<(), ringfence::nft::NameError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct SetOf<K> {
+    set: Set,
+    keys: PhantomData<fn() -> K>,
+}
+
+impl<K: Key> SetOf<K> {
+    pub(super) fn new(table: &TableId, name: &SetName) -> Self {
+        Self { set: Set::new(table, name, KeyType(K::datatypes())), keys: PhantomData }
+    }
+
+    /// Lets elements run out after that time. nft(8): `timeout`.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.set.flags.timeout = true;
+        self.set.timeout = Some(timeout);
+        self
+    }
+
+    /// Lets each element run out after a time of its own. nft(8): `flags timeout`.
+    pub fn timeouts(mut self) -> Self {
+        self.set.flags.timeout = true;
+        self
+    }
+
+    /// Lets rules add elements from the packet path. nft(8): `flags dynamic`.
+    pub fn dynamic(mut self) -> Self {
+        self.set.flags.dynamic = true;
+        self
+    }
+
+    /// Sets the most elements it takes, which sizes its hash table as well.
+    pub fn size(mut self, size: u32) -> Self {
+        self.set.size = Some(size);
+        self
+    }
+
+    /// The set, to be added to a table.
+    pub fn declare(&self) -> Set {
+        self.set.clone()
+    }
+
+    /// An element.
+    ///
+    /// # Errors
+    ///
+    /// [`DataTooLong`] when the fields of the key don't fit the registers.
+    pub fn element(&self, key: &K) -> Result<Element, DataTooLong> {
+        Ok(Element::new(key.key()?))
+    }
+
+    /// Elements with these keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::element`].
+    pub fn elements<'a>(&self, keys: impl IntoIterator<Item = &'a K>) -> Result<Elements, DataTooLong>
+    where
+        K: 'a,
+    {
+        let elements = keys.into_iter().map(|key| self.element(key)).collect::<Result<_, _>>()?;
+        Ok(self.holding(elements))
+    }
+
+    /// These elements, for they have time-outs or comments of their own.
+    pub fn holding(&self, elements: Vec<Element>) -> Elements {
+        Elements { table: self.set.table.clone(), set: self.set.name.clone(), elements }
+    }
+}
+
+impl<V: Value> SetOf<V> {
+    /// Makes its elements ranges. nft(8): `flags interval`.
+    pub fn interval(mut self) -> Self {
+        self.set.flags.interval = true;
+        self
+    }
+
+    /// The elements that make up ranges, for a set of [`Self::interval`]. Ranges that touch or overlap become one.
+    ///
+    /// # Errors
+    ///
+    /// [`StatementError`] when a range ends before it begins.
+    pub fn spans<T: Into<Span<V>>>(&self, spans: impl IntoIterator<Item = T>) -> Result<Elements, StatementError> {
+        let spans = spans.into_iter().map(|span| (span.into(), None)).collect();
+        Ok(self.holding(intervals(spans)?))
+    }
+}
+
+impl<K> SetOf<K> {
+    /// Its name.
+    pub fn name(&self) -> &SetName {
+        &self.set.name
+    }
+
+    /// Whether its elements are ranges.
+    pub(super) fn is_interval(&self) -> bool {
+        self.set.flags.interval
+    }
+}
+
+/// A named map from keys of type `K` to verdicts.
+#[derive(Debug, Clone)]
+pub struct VerdictMapOf<K> {
+    set: Set,
+    keys: PhantomData<fn() -> K>,
+}
+
+impl<K: Key> VerdictMapOf<K> {
+    pub(super) fn new(table: &TableId, name: &SetName) -> Self {
+        Self { set: Set::map(table, name, KeyType(K::datatypes()), MapTo::Verdict), keys: PhantomData }
+    }
+
+    /// The map, to be added to a table.
+    pub fn declare(&self) -> Set {
+        self.set.clone()
+    }
+
+    /// Elements that lead from these keys to these verdicts.
+    ///
+    /// # Errors
+    ///
+    /// [`DataTooLong`] when the fields of a key don't fit the registers.
+    pub fn elements(&self, entries: impl IntoIterator<Item = (K, Verdict)>) -> Result<Elements, DataTooLong> {
+        let elements = entries
+            .into_iter()
+            .map(|(key, verdict)| Ok(Element::leading(key.key()?, ElementData::Verdict(verdict))))
+            .collect::<Result<_, _>>()?;
+        Ok(Elements { table: self.set.table.clone(), set: self.set.name.clone(), elements })
+    }
+}
+
+impl<K> VerdictMapOf<K> {
+    /// Its name.
+    pub fn name(&self) -> &SetName {
+        &self.set.name
+    }
+}

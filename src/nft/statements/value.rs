@@ -1,0 +1,539 @@
+//! Values that fields have, and what a field can be held against.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::{BitOr, RangeInclusive};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::set::SetOf;
+use crate::nft::{CmpOp, Data, Datatype, InterfaceName, SetName};
+
+/// A type of values that a field of a packet can have.
+#[diagnostic::on_unimplemented(message = "`{Self}` is not a value of a packet's field")]
+pub trait Value: Clone {
+    /// nft(8)'s type.
+    const DATATYPE: Datatype;
+    /// Whether the kernel keeps it in the machine's byte order, not in that of the network.
+    const MACHINE: bool = false;
+
+    /// Its bytes in network byte order, [`Datatype::size`] of them.
+    fn to_bytes(&self) -> Vec<u8>;
+
+    /// Its bytes as they stand in a register.
+    fn to_data(&self) -> Data {
+        registered(self.to_bytes(), Self::MACHINE)
+    }
+}
+
+/// Bytes in network byte order as they stand in a register.
+pub(super) fn registered(mut bytes: Vec<u8>, machine: bool) -> Data {
+    if machine && cfg!(target_endian = "little") {
+        bytes.reverse();
+    }
+    // No value is longer than an interface name.
+    Data::new(&bytes).unwrap_or_default()
+}
+
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident($inner:ty) = $datatype:ident $(, machine $machine:literal)?;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $inner);
+
+        impl From<$inner> for $name {
+            fn from(value: $inner) -> Self {
+                Self(value)
+            }
+        }
+
+        impl Operand<$name> for $inner {
+            fn test(self) -> Test<$name> {
+                Test::is($name(self))
+            }
+        }
+
+        impl Value for $name {
+            const DATATYPE: Datatype = Datatype::$datatype;
+            $(const MACHINE: bool = $machine;)?
+            fn to_bytes(&self) -> Vec<u8> {
+                self.0.to_be_bytes().to_vec()
+            }
+        }
+    )*};
+}
+
+numbers! {
+    /// A port.
+    Port(u16) = InetService;
+    /// A transport protocol.
+    Protocol(u8) = InetProto;
+    /// An EtherType.
+    EtherType(u16) = EtherType;
+    /// An ARP operation.
+    ArpOperation(u16) = ArpOp;
+    /// An ICMP type.
+    IcmpType(u8) = IcmpType;
+    /// An ICMPv6 type.
+    Icmpv6Type(u8) = Icmpv6Type;
+    /// An ICMP code.
+    IcmpCode(u8) = IcmpCode;
+    /// A packet's or flow's mark.
+    Mark(u32) = Mark, machine true;
+    /// Index of an interface.
+    Index(u32) = IfaceIndex, machine true;
+    /// Group of an interface.
+    Group(u32) = DevGroup, machine true;
+    /// A user.
+    Uid(u32) = Uid, machine true;
+    /// A group of users.
+    Gid(u32) = Gid, machine true;
+    /// Class of a queueing discipline: major number in the upper half.
+    Class(u32) = ClassId, machine true;
+    /// Type of an address in the routing tables.
+    AddressType(u32) = FibAddrType, machine true;
+    /// Whom a frame is for.
+    PacketType(u8) = PktType;
+    /// Direction of a flow.
+    Direction(u8) = CtDir;
+}
+
+/// Numbers of a field without a type of its own.
+macro_rules! integers {
+    ($($(#[$doc:meta])* $name:ident($inner:ty), $size:literal $(, machine $machine:literal)?;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $inner);
+
+        impl From<$inner> for $name {
+            fn from(value: $inner) -> Self {
+                Self(value)
+            }
+        }
+
+        impl Operand<$name> for $inner {
+            fn test(self) -> Test<$name> {
+                Test::is($name(self))
+            }
+        }
+
+        impl Value for $name {
+            const DATATYPE: Datatype = Datatype::Other { number: 4, size: $size };
+            $(const MACHINE: bool = $machine;)?
+            fn to_bytes(&self) -> Vec<u8> {
+                self.0.to_be_bytes().to_vec()
+            }
+        }
+    )*};
+}
+
+integers! {
+    /// A number of one byte in a header: a hop limit.
+    Number8(u8), 1;
+    /// A number of two bytes in a header: a length.
+    Number16(u16), 2;
+    /// A number of four bytes that the kernel keeps: a packet's length, a processor.
+    Machine32(u32), 4, machine true;
+    /// A number of eight bytes that the kernel keeps: bytes of a flow.
+    Machine64(u64), 8, machine true;
+}
+
+macro_rules! named {
+    ($name:ident: $($(#[$doc:meta])* $constant:ident = $value:literal;)*) => {
+        impl $name {
+            $($(#[$doc])* pub const $constant: $name = $name($value);)*
+        }
+    };
+}
+
+named! { Protocol:
+    /// ICMP.
+    ICMP = 1;
+    /// TCP.
+    TCP = 6;
+    /// UDP.
+    UDP = 17;
+    /// ESP.
+    ESP = 50;
+    /// ICMPv6.
+    ICMPV6 = 58;
+    /// SCTP.
+    SCTP = 132;
+}
+named! { EtherType:
+    /// IPv4.
+    IP = 0x0800;
+    /// ARP.
+    ARP = 0x0806;
+    /// IPv6.
+    IP6 = 0x86dd;
+    /// IEEE 802.1Q.
+    VLAN = 0x8100;
+}
+named! { ArpOperation:
+    /// Who has it?
+    REQUEST = 1;
+    /// I have.
+    REPLY = 2;
+}
+named! { IcmpType:
+    /// Answer to an echo request.
+    ECHO_REPLY = 0;
+    /// The packet could not be delivered.
+    DESTINATION_UNREACHABLE = 3;
+    /// Echo request.
+    ECHO_REQUEST = 8;
+    /// The packet went through too many hops.
+    TIME_EXCEEDED = 11;
+    /// The header is wrong.
+    PARAMETER_PROBLEM = 12;
+}
+named! { Icmpv6Type:
+    /// The packet could not be delivered.
+    DESTINATION_UNREACHABLE = 1;
+    /// The packet is larger than the link takes.
+    PACKET_TOO_BIG = 2;
+    /// The packet went through too many hops.
+    TIME_EXCEEDED = 3;
+    /// The header is wrong.
+    PARAMETER_PROBLEM = 4;
+    /// Echo request.
+    ECHO_REQUEST = 128;
+    /// Answer to an echo request.
+    ECHO_REPLY = 129;
+    /// Which routers are there?
+    ND_ROUTER_SOLICIT = 133;
+    /// A router is here.
+    ND_ROUTER_ADVERT = 134;
+    /// Who has that address?
+    ND_NEIGHBOR_SOLICIT = 135;
+    /// I have.
+    ND_NEIGHBOR_ADVERT = 136;
+}
+named! { AddressType:
+    /// One neighbour's.
+    UNICAST = 1;
+    /// This host's.
+    LOCAL = 2;
+    /// All neighbours'.
+    BROADCAST = 3;
+    /// A group's.
+    MULTICAST = 5;
+}
+named! { PacketType:
+    /// For this host.
+    HOST = 0;
+    /// For all.
+    BROADCAST = 1;
+    /// For a group.
+    MULTICAST = 2;
+    /// For another host.
+    OTHER = 3;
+}
+named! { Direction:
+    /// From the opener of the flow.
+    ORIGINAL = 0;
+    /// Towards it.
+    REPLY = 1;
+}
+
+impl Value for Ipv4Addr {
+    const DATATYPE: Datatype = Datatype::Ipv4Addr;
+    fn to_bytes(&self) -> Vec<u8> {
+        self.octets().to_vec()
+    }
+}
+
+impl Value for Ipv6Addr {
+    const DATATYPE: Datatype = Datatype::Ipv6Addr;
+    fn to_bytes(&self) -> Vec<u8> {
+        self.octets().to_vec()
+    }
+}
+
+/// An Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EtherAddr(pub [u8; 6]);
+
+impl Value for EtherAddr {
+    const DATATYPE: Datatype = Datatype::EtherAddr;
+    fn to_bytes(&self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+}
+
+impl Value for InterfaceName {
+    const DATATYPE: Datatype = Datatype::IfName;
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.as_str().as_bytes().to_vec();
+        bytes.resize(16, 0);
+        bytes
+    }
+}
+
+macro_rules! bits {
+    ($($(#[$doc:meta])* $name:ident($inner:ty) = $datatype:ident { $($(#[$item:meta])* $constant:ident = $value:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            $($(#[$item])* pub const $constant: $name = $name($value);)*
+        }
+
+        impl BitOr for $name {
+            type Output = Self;
+            fn bitor(self, other: Self) -> Self {
+                Self(self.0 | other.0)
+            }
+        }
+
+        impl Value for $name {
+            const DATATYPE: Datatype = Datatype::$datatype;
+            const MACHINE: bool = true;
+            fn to_bytes(&self) -> Vec<u8> {
+                self.0.to_be_bytes().to_vec()
+            }
+        }
+    )*};
+}
+
+bits! {
+    /// States of a flow.
+    CtStates(u32) = CtState {
+        /// No flow that conntrack can follow.
+        INVALID = 1,
+        /// A flow that has seen packets both ways.
+        ESTABLISHED = 2,
+        /// A flow that belongs to another, or an ICMP error about one.
+        RELATED = 4,
+        /// A flow that starts.
+        NEW = 8,
+        /// A packet that is not followed.
+        UNTRACKED = 64,
+    }
+    /// What became of a flow.
+    CtStatus(u32) = CtStatus {
+        /// It was expected.
+        EXPECTED = 1,
+        /// Packets went both ways.
+        SEEN_REPLY = 2,
+        /// It is not given up early.
+        ASSURED = 4,
+        /// It is known past its first packet.
+        CONFIRMED = 8,
+        /// Its source is rewritten.
+        SNAT = 16,
+        /// Its destination is rewritten.
+        DNAT = 32,
+    }
+    /// Flags of a TCP header.
+    TcpFlags(u8) = TcpFlag {
+        /// No more data comes.
+        FIN = 1,
+        /// A connection starts.
+        SYN = 2,
+        /// A connection is cut off.
+        RST = 4,
+        /// Data is handed over at once.
+        PSH = 8,
+        /// Data is acknowledged.
+        ACK = 16,
+        /// There is urgent data.
+        URG = 32,
+    }
+}
+
+/// One value of a set, or a range of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span<V> {
+    pub(super) first: V,
+    /// Absent for one value.
+    pub(super) last: Option<V>,
+}
+
+impl<V: Value> From<V> for Span<V> {
+    fn from(value: V) -> Self {
+        Self { first: value, last: None }
+    }
+}
+
+impl<V: Value, T: Into<V>> From<RangeInclusive<T>> for Span<V> {
+    fn from(range: RangeInclusive<T>) -> Self {
+        let (first, last) = range.into_inner();
+        Self { first: first.into(), last: Some(last.into()) }
+    }
+}
+
+impl From<u16> for Span<Port> {
+    fn from(port: u16) -> Self {
+        Port(port).into()
+    }
+}
+
+impl From<u32> for Span<Mark> {
+    fn from(mark: u32) -> Self {
+        Mark(mark).into()
+    }
+}
+
+impl From<Ipv4Net> for Span<Ipv4Addr> {
+    fn from(net: Ipv4Net) -> Self {
+        Self { first: net.network(), last: Some(net.broadcast()).filter(|last| *last != net.network()) }
+    }
+}
+
+impl From<Ipv6Net> for Span<Ipv6Addr> {
+    fn from(net: Ipv6Net) -> Self {
+        Self { first: net.network(), last: Some(net.broadcast()).filter(|last| *last != net.network()) }
+    }
+}
+
+/// What a field is held against: made of an [`Operand`].
+#[derive(Debug, Clone)]
+pub struct Test<V> {
+    pub(super) negated: bool,
+    pub(super) kind: Kind<V>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Kind<V> {
+    Is(V),
+    /// The value and how many of its bits count.
+    Prefix(V, u32),
+    /// The first bytes.
+    Starts(Vec<u8>),
+    Within(V, V),
+    Compare(CmpOp, V),
+    Among(Vec<Span<V>>),
+    In {
+        set: SetName,
+        interval: bool,
+    },
+}
+
+impl<V> Test<V> {
+    pub(super) fn is(value: V) -> Self {
+        Kind::Is(value).into()
+    }
+}
+
+impl<V> From<Kind<V>> for Test<V> {
+    fn from(kind: Kind<V>) -> Self {
+        Self { negated: false, kind }
+    }
+}
+
+/// What a field with values `V` can be held against: a value, a range, a prefix, several of them, a set, and [`not`] any of these.
+#[diagnostic::on_unimplemented(
+    message = "a field whose values are of type `{V}` can't be held against `{Self}`",
+    label = "not `{V}`, nor a range, prefix, list or set of them"
+)]
+pub trait Operand<V> {
+    /// What is asked of the field.
+    fn test(self) -> Test<V>;
+}
+
+impl<V: Value> Operand<V> for V {
+    fn test(self) -> Test<V> {
+        Test::is(self)
+    }
+}
+
+impl<V: Value> Operand<V> for Test<V> {
+    fn test(self) -> Test<V> {
+        self
+    }
+}
+
+impl<V: Value, T: Into<V>> Operand<V> for RangeInclusive<T> {
+    fn test(self) -> Test<V> {
+        let (first, last) = self.into_inner();
+        Kind::Within(first.into(), last.into()).into()
+    }
+}
+
+impl Operand<Ipv4Addr> for Ipv4Net {
+    fn test(self) -> Test<Ipv4Addr> {
+        Kind::Prefix(self.network(), u32::from(self.prefix_len())).into()
+    }
+}
+
+impl Operand<Ipv6Addr> for Ipv6Net {
+    fn test(self) -> Test<Ipv6Addr> {
+        Kind::Prefix(self.network(), u32::from(self.prefix_len())).into()
+    }
+}
+
+impl<V: Value, T: Into<Span<V>>, const N: usize> Operand<V> for [T; N] {
+    fn test(self) -> Test<V> {
+        Kind::Among(self.into_iter().map(Into::into).collect()).into()
+    }
+}
+
+impl<V: Value, T: Into<Span<V>>> Operand<V> for Vec<T> {
+    fn test(self) -> Test<V> {
+        Kind::Among(self.into_iter().map(Into::into).collect()).into()
+    }
+}
+
+impl<V: Value> Operand<V> for &SetOf<V> {
+    fn test(self) -> Test<V> {
+        Kind::In { set: self.name().clone(), interval: self.is_interval() }.into()
+    }
+}
+
+/// Interfaces whose names start like that. nft(8): `"eth*"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Starting(pub InterfaceName);
+
+impl Operand<InterfaceName> for Starting {
+    fn test(self) -> Test<InterfaceName> {
+        Kind::Starts(self.0.as_str().as_bytes().to_vec()).into()
+    }
+}
+
+/// Any other. nft(8): `!=`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Not<T>(T);
+
+/// Turns a comparison around: `tcp_dport(not(22))`. nft(8): `!=`.
+pub fn not<T>(operand: T) -> Not<T> {
+    Not(operand)
+}
+
+impl<V, T: Operand<V>> Operand<V> for Not<T> {
+    fn test(self) -> Test<V> {
+        let test = self.0.test();
+        Test { negated: !test.negated, ..test }
+    }
+}
+
+/// An order: what [`less_than`] and its like give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ordered<T>(CmpOp, T);
+
+impl<V: Value, T: Into<V>> Operand<V> for Ordered<T> {
+    fn test(self) -> Test<V> {
+        Kind::Compare(self.0, self.1.into()).into()
+    }
+}
+
+/// nft(8): `<`.
+pub fn less_than<T>(value: T) -> Ordered<T> {
+    Ordered(CmpOp::Lt, value)
+}
+
+/// nft(8): `<=`.
+pub fn at_most<T>(value: T) -> Ordered<T> {
+    Ordered(CmpOp::Lte, value)
+}
+
+/// nft(8): `>`.
+pub fn more_than<T>(value: T) -> Ordered<T> {
+    Ordered(CmpOp::Gt, value)
+}
+
+/// nft(8): `>=`.
+pub fn at_least<T>(value: T) -> Ordered<T> {
+    Ordered(CmpOp::Gte, value)
+}

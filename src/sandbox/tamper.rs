@@ -1,0 +1,268 @@
+//! Stands by the rules inside: hears who else changes them, tells of it, and does what the policy says.
+//!
+//! Only a program that keeps `CAP_NET_ADMIN`, or somebody who enters the sandbox's network from outside, can change them. The host's side, which neither
+//! reaches, holds meanwhile: what is lost with the rules inside is that refusing is fast, and told. The host's table needs nobody to stand by: it belongs to
+//! our socket (flag `owner`), and the kernel refuses everybody else.
+//!
+//! What was heard is judged by whose commit it was, which the kernel tells; only where something was lost the rules are read and compared. Whoever
+//! changes rules without pause, his own or ours, is listened to at intervals, so that it costs the supervisor a bounded share of a processor.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::Sandbox;
+use super::live::Live;
+use super::monitor::Hub;
+use crate::audit::Tampering;
+use crate::kernel::child::{Child, Killer};
+use crate::kernel::nftables::{Change, Monitor};
+use crate::nft::{Object, Operation, Ruleset};
+use crate::policy::OnTampering;
+use crate::{Error, ErrorKind, Result};
+
+/// How long nothing is listened to after something was heard. It doubles while the rules keep being changed, or others without pause.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long at most, where more is to be done than to tell.
+const LONGEST_MENDING: Duration = Duration::from_millis(100);
+
+/// How long at most, where it is told and no more.
+const LONGEST_TELLING: Duration = Duration::from_secs(1);
+
+/// How often the rules are mended within [`PATIENCE`]. Somebody who changes them once more does not mean to stop.
+const MENDINGS: usize = 10;
+
+/// How long it takes for a mending to be forgotten.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many changes are judged at once.
+const BATCH: usize = 64;
+
+/// How many messages in one pause are noise: then the next one is longer, and what does not fit the receive buffer costs nobody anything.
+const NOISE: usize = 64;
+
+/// Why a sandbox was ended, if it was.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Verdict(Arc<OnceLock<String>>);
+
+impl Verdict {
+    pub(super) fn error(&self) -> Option<Error> {
+        let error = Error::new(ErrorKind::Tampered, format!("the sandbox was ended: {}", self.0.get()?));
+        Some(error.hint("--tampering says what is done about that: report, mend or end"))
+    }
+}
+
+/// The task that stands by.
+#[derive(Debug)]
+pub(super) struct Sentinel {
+    task: JoinHandle<()>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Sentinel {
+    /// Starts it on the caller's runtime.
+    pub(super) fn start(changes: Monitor, sandbox: &Sandbox, child: &Child, verdict: Verdict) -> Result<Self> {
+        let post = Post {
+            want: Arc::new(Ruleset { elements: Vec::new(), ..sandbox.plan.inside.clone() }),
+            live: sandbox.kept.live().clone(),
+            hub: sandbox.hub.clone(),
+            killer: child.killer()?,
+            verdict,
+            mended: VecDeque::new(),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            if let Err(error) = post.stand(changes, stopped).await {
+                tracing::error!(error = %error.chain(), "who changes the rules inside is not heard any more");
+            }
+        });
+        Ok(Self { task, stop: Some(stop) })
+    }
+
+    /// Ends it when what was done up to now has been told.
+    pub(super) async fn finish(mut self) {
+        self.stop.take();
+        // Whatever went wrong with it is over.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        // With the task go its sockets, which hold the namespace.
+        self.task.abort();
+    }
+}
+
+/// What the task knows, and what it can do.
+struct Post {
+    want: Arc<Ruleset>,
+    live: Arc<Live>,
+    hub: Arc<Hub>,
+    killer: Killer,
+    verdict: Verdict,
+    /// When the rules were mended, lately.
+    mended: VecDeque<Instant>,
+}
+
+impl Post {
+    async fn stand(mut self, changes: Monitor, mut stop: oneshot::Receiver<()>) -> Result<()> {
+        // Deprecated for types that may close or change their descriptor; a monitor does neither while it lives.
+        #[allow(deprecated)]
+        let mut changes = AsyncFd::with_interest(changes, Interest::READABLE)
+            .map_err(|error| Error::new(ErrorKind::Io, "can't watch an nf_tables socket").because(error))?;
+        let (mut pause, mut stopped) = (PAUSE, false);
+        loop {
+            if !stopped {
+                tokio::select! {
+                    biased;
+                    ready = changes.ready_mut(Interest::READABLE | Interest::ERROR) => {
+                        let wrong = |error| Error::new(ErrorKind::Io, "can't wait for changes of the ruleset").because(error);
+                        let mut ready = ready.map_err(wrong)?;
+                        // Before it is read: what comes in between makes it ready anew.
+                        ready.clear_ready();
+                    }
+                    _ = &mut stop => stopped = true,
+                }
+            }
+            // All that is there, so that it is ready again only when more comes; at intervals, so that there is an end to it.
+            loop {
+                let heard = hear(changes.get_mut());
+                let all = heard.len() < BATCH && changes.get_ref().drained();
+                let tampered = if heard.is_empty() { false } else { self.judge(heard).await? };
+                if self.verdict.0.get().is_some() {
+                    return Ok(());
+                }
+                if stopped {
+                    break;
+                }
+                pause = match tampered {
+                    true => self.longer(pause),
+                    false if changes.get_ref().read() > NOISE => (pause * 2).min(LONGEST_MENDING),
+                    false => PAUSE,
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => if all { break },
+                    // And once more, for what came in the pause.
+                    _ = &mut stop => stopped = true,
+                }
+            }
+            if stopped {
+                return Ok(());
+            }
+        }
+    }
+
+    fn longer(&self, pause: Duration) -> Duration {
+        let most = match self.live.policy().tampering.value {
+            OnTampering::Report => LONGEST_TELLING,
+            OnTampering::Mend | OnTampering::End => LONGEST_MENDING,
+        };
+        (pause * 2).min(most)
+    }
+
+    /// Says whether the rules were changed, after what is to be done about it has been.
+    async fn judge(&mut self, heard: Vec<Change>) -> Result<bool> {
+        let (live, want, hub) = (self.live.clone(), self.want.clone(), self.hub.clone());
+        let judged = blocking(move || {
+            let theirs = live.tampered(&want, &heard);
+            Ok(theirs.map(|theirs| describe(&hub, &theirs)))
+        });
+        let Some(mut tampering) = judged.await? else { return Ok(false) };
+        let what = tampering.to_string();
+        match self.live.policy().tampering.value {
+            OnTampering::Report => {
+                tracing::warn!(target: "ringfence::tampering", "{what}");
+                self.hub.tampered(tampering);
+                return Ok(true);
+            }
+            OnTampering::Mend => match self.mend().await {
+                Ok(()) => {
+                    tampering.action = "mended";
+                    tracing::warn!(target: "ringfence::tampering", "{what}; they are what they were again");
+                    self.hub.tampered(tampering);
+                    return Ok(true);
+                }
+                Err(error) => tampering.reason = Some(error.chain()),
+            },
+            OnTampering::End => {}
+        }
+        tampering.action = "ended";
+        let why = match &tampering.reason {
+            Some(reason) => format!("{what}, and {reason}"),
+            None => what,
+        };
+        tracing::error!(target: "ringfence::tampering", "{why}; the sandbox ends");
+        self.hub.tampered(tampering);
+        // Before the kill, so that whoever hears of the end finds out why.
+        let _ = self.verdict.0.set(why);
+        self.killer.kill()?;
+        Ok(true)
+    }
+
+    /// Makes the rules what they were, unless that was done too often.
+    async fn mend(&mut self) -> Result<()> {
+        let now = Instant::now();
+        while self.mended.front().is_some_and(|then| now.duration_since(*then) > PATIENCE) {
+            self.mended.pop_front();
+        }
+        if self.mended.len() == MENDINGS {
+            let seconds = PATIENCE.as_secs();
+            let what = format!("they were mended {MENDINGS} times within {seconds} s already");
+            return Err(Error::new(ErrorKind::Tampered, what));
+        }
+        self.mended.push_back(now);
+        let (live, want) = (self.live.clone(), self.want.clone());
+        blocking(move || {
+            live.mend(&want).map_err(|error| Error::new(error.kind(), "they can't be mended").because(error))
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|lost| Error::new(ErrorKind::Io, "the thread that looked at the rules was lost").because(lost))?
+}
+
+/// What has come already, as much of it as is judged at once.
+fn hear(changes: &mut Monitor) -> Vec<Change> {
+    let mut heard = Vec::new();
+    while heard.len() < BATCH {
+        match changes.try_next() {
+            Ok(Some(change)) => heard.push(change),
+            Ok(None) => break,
+            // What was no netlink may have been about anything.
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "a change of the rules inside could not be read");
+                heard.push(Change::Lost);
+                break;
+            }
+        }
+    }
+    heard
+}
+
+fn describe(hub: &Hub, theirs: &[&Change]) -> Tampering {
+    let mut tampering = Tampering::at(SystemTime::now(), hub.name().clone(), "inside", "reported");
+    for change in theirs {
+        if let Change::Committed { by, operations, undecoded, .. } = change {
+            let by = by.as_ref().map(|by| (by.pid, by.name.as_str()));
+            // Who deletes a table deletes all that is in it first: what says most comes first here.
+            let mut operations: Vec<&Operation> = operations.iter().collect();
+            operations.sort_by_key(|operation| match &operation.object {
+                Object::Table(_) => 0,
+                Object::Chain(_) | Object::Set(_) => 1,
+                _ => 2,
+            });
+            tampering.add(by, operations.iter().map(ToString::to_string), *undecoded as u64);
+        }
+    }
+    tampering
+}
