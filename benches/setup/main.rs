@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo bench --bench setup             # needs root
 //! cargo bench --bench setup -- --quick  # a few rounds of each, as CI runs it
+//! cargo bench --bench setup -- many     # the policy of 10,000 endpoints alone
 //! ```
 //!
 //! Everything happens in a network namespace of its own, with a small internet beside it. In one round each way is taken once, in
@@ -43,9 +44,9 @@ const QUICK: Rounds = Rounds { setups: 8, connects: 200, sizes: &[(1_000, 3)] };
 
 fn main() {
     // Cargo passes `--bench`.
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let outcome =
-        Netns::new().map_err(Into::into).and_then(|outer| outer.run(|| bench(if quick { QUICK } else { FULL }))?);
+    let said = |word| std::env::args().any(|argument| argument == word);
+    let rounds = if said("--quick") { QUICK } else { FULL };
+    let outcome = Netns::new().map_err(Into::into).and_then(|outer| outer.run(|| bench(rounds, said("many")))?);
     if let Err(error) = outcome {
         eprintln!("can't run the benchmarks: {error}");
         std::process::exit(1);
@@ -53,9 +54,12 @@ fn main() {
 }
 
 /// Must run on a thread in a namespace of its own.
-fn bench(rounds: Rounds) -> Outcome<()> {
+fn bench(rounds: Rounds, only_many: bool) -> Outcome<()> {
     let internet = Internet::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if only_many {
+        return runtime.block_on(many::run((rounds.setups / 8).max(3), rounds.connects));
+    }
     runtime.block_on(async {
         setups(rounds, "proxy only", Policy::builder().allow("example.com:443")?.build()?).await?;
         let direct = ["203.0.113.9:80", "203.0.113.9:443", "[2001:db8::9]:80"];

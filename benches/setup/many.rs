@@ -11,7 +11,7 @@ use ringfence::wire::nftables;
 use ringfence::{Host, Sandbox};
 
 use super::table::{Row, Table};
-use super::time::Times;
+use super::time::{Times, processor};
 use super::{Outcome, raw, settle};
 
 const MANY: u32 = 10_000;
@@ -21,17 +21,20 @@ const BURST: usize = 100;
 pub async fn run(rounds: usize, packets: usize) -> Outcome<()> {
     let (one, many) = (policy(1)?, policy(MANY)?);
     let (mut ready, mut ready_one, mut by_hand) = <(Times, Times, Times)>::default();
+    let (mut work, mut work_one, mut work_by_hand) = <(Times, Times, Times)>::default();
     let (mut more, mut more_one) = <(Times, Times)>::default();
     let (mut packet, mut packet_one) = <(Times, Times)>::default();
     for round in 0..=rounds {
         let kept = round > 0;
-        for (policy, ready, more, packet) in
-            [(&one, &mut ready_one, &mut more_one, &mut packet_one), (&many, &mut ready, &mut more, &mut packet)]
-        {
+        for (policy, ready, work, more, packet) in [
+            (&one, &mut ready_one, &mut work_one, &mut more_one, &mut packet_one),
+            (&many, &mut ready, &mut work, &mut more, &mut packet),
+        ] {
             let host = Host::open()?;
-            let start = Instant::now();
+            let (start, before) = (Instant::now(), processor());
             let sandbox = Sandbox::prepare(&host, policy.clone()).await?;
             ready.note(kept, start);
+            work.add(kept, processor() - before);
             let plan = sandbox.plan().clone();
             let control = sandbox.control();
             let endpoint = Endpoint::parse("203.0.113.9:5432", Transport::Tcp)?;
@@ -58,21 +61,24 @@ pub async fn run(rounds: usize, packets: usize) -> Outcome<()> {
                 let bytes = [elements(&plan.inside)?, elements(&plan.outside)?];
                 let (_netns, socket) = Netns::create_with(|| raw::open(NETLINK_NETFILTER))?;
                 let socket = socket?;
-                let start = Instant::now();
+                let (start, before) = (Instant::now(), processor());
                 for bytes in &bytes {
                     raw::deliver(&socket, bytes)?;
                 }
                 by_hand.note(kept, start);
+                work_by_hand.add(kept, processor() - before);
             }
         }
     }
     let over = ready.median().saturating_sub(by_hand.median());
+    let work_over = work.median().saturating_sub(work_by_hand.median());
     let mut table = Table::new("a policy of 10,000 endpoints", ["a policy of one", "the same elements by hand"]);
     table.row(Row::new("policy to ready", ready).other(Some(&ready_one), "").other(Some(&by_hand), ""));
+    table.row(Row::new("the same, processor time", work).other(Some(&work_one), "").other(Some(&work_by_hand), ""));
     table.row(Row::new("one endpoint more", more).other(Some(&more_one), ""));
     table.row(Row::new("100 UDP packets to one of them", packet).other(Some(&packet_one), ""));
     table.print();
-    println!("over the raw cost: {over:?}\n");
+    println!("over the raw cost: {over:?}, of the processors {work_over:?}\n");
     Ok(())
 }
 

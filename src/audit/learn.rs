@@ -1,6 +1,6 @@
 //! What an audit has learned: the policy that would have allowed what was used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 
 use super::hint::Entry;
@@ -18,14 +18,20 @@ const PROGRAMS: usize = 3;
 pub fn learned(policy: &Policy, summary: &Summary) -> String {
     let mut policy = policy.clone();
     policy.audit = Sourced::new(false, Origin::Default);
-    let known = |entry: &Entry, transport| {
-        let listed = policy.allow.iter().any(|allowed| allowed.value.to_string() == entry.value);
-        let endpoint = |to: &Endpoint| to.transport == transport && to.to_string() == entry.value;
-        match entry.key {
-            Key::Allow => listed,
-            _ => policy.direct.iter().any(|direct| endpoint(&direct.value)),
-        }
+    // Both may be long, the policy and what was refused.
+    let allowed: HashSet<String> = policy.allow.iter().map(|allowed| allowed.value.to_string()).collect();
+    let endpoint = |to: &Endpoint| (to.transport, to.to_string());
+    let direct: HashSet<(Transport, String)> = policy.direct.iter().map(|direct| endpoint(&direct.value)).collect();
+    let known = |entry: &Entry, transport| match entry.key {
+        Key::Allow => allowed.contains(&entry.value),
+        _ => direct.contains(&(transport, entry.value.clone())),
     };
+    let connected: HashSet<Option<&str>> = summary
+        .denials
+        .iter()
+        .filter(|denial| denial.denial_stage != "dns")
+        .map(|denial| denial.host.as_deref())
+        .collect();
     let mut new: BTreeMap<&str, Vec<(String, Vec<&Denial>)>> = BTreeMap::new();
     let mut remarks = Vec::new();
     for denial in &summary.denials {
@@ -33,7 +39,7 @@ pub fn learned(policy: &Policy, summary: &Summary) -> String {
         match &denial.entry {
             // Whoever connects afterwards is told of for that, and its entry has the name in it.
             _ if denial.denial_stage == "dns" => {
-                if !summary.denials.iter().any(|other| other.denial_stage != "dns" && other.host == denial.host) {
+                if !connected.contains(&denial.host.as_deref()) {
                     remarks.push(format!(
                         "looked up, and not connected to: {}{}",
                         destination(denial),

@@ -1,6 +1,6 @@
 //! The environment of a fenced program: how it learns of its proxy, and what it may reach past it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -47,13 +47,14 @@ pub(super) fn environment<'a>(
 
 /// Joins loopback, direct hosts and the user's own entries, each once, in that order.
 fn merge<'a>(direct: impl Iterator<Item = &'a Endpoint>, no_proxy: Option<&str>) -> String {
-    let mut entries: Vec<String> = LOOPBACK.map(String::from).to_vec();
+    let mut known = HashSet::new();
+    let mut entries: Vec<String> = Vec::new();
     // A proxy is asked for TCP alone.
     let hosts = direct.filter(|to| to.transport == Transport::Tcp).flat_map(|to| spellings(&to.host));
     // Some programs part the list at commas, some at spaces too: what the user wrote is read both ways.
     let own = no_proxy.unwrap_or_default().split([',', ' ', '\t']).map(str::to_owned);
-    for entry in hosts.chain(own) {
-        if !entry.is_empty() && !entries.contains(&entry) {
+    for entry in LOOPBACK.map(String::from).into_iter().chain(hosts).chain(own) {
+        if !entry.is_empty() && known.insert(entry.clone()) {
             entries.push(entry);
         }
     }

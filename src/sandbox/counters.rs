@@ -1,16 +1,18 @@
 //! What rules counted.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::Result;
 use crate::kernel::nftables::Socket;
-use crate::nft::{Expr, Rule, TableId, Verdict};
+use crate::nft::{Expr, Handle, Rule, TableId, Verdict};
+use crate::{Error, ErrorKind, Result};
 
 /// What the rules of a sandbox, or of a host's table, counted so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,9 @@ pub struct Counters {
     pub refused: Option<u64>,
     /// Refusals that nothing else is known of; `None` of a host.
     pub lost: Option<u64>,
+    /// Whether all rules are still those that were made. A program that keeps `CAP_NET_ADMIN` can put others in their place, which are not
+    /// counted here; and it can start a rule's count anew, of which nothing tells.
+    pub intact: bool,
 }
 
 /// What one rule counted.
@@ -75,7 +80,7 @@ type Labels = Vec<(&'static str, String)>;
 
 impl Counters {
     /// Counters as text for Prometheus, of any number of sandboxes and hosts: `ringfence_packets_total`, `ringfence_traffic_bytes_total`,
-    /// `ringfence_refusals_total` and `ringfence_events_lost_total`.
+    /// `ringfence_refusals_total`, `ringfence_events_lost_total` and `ringfence_rules_intact`.
     ///
     /// # References
     ///
@@ -88,10 +93,13 @@ impl Counters {
         registry.register_with_unit("traffic", "The same in bytes", Unit::Bytes, bytes.clone());
         registry.register("refusals", "Refusals by the fence, the proxy and the resolver", refused.clone());
         registry.register("events_lost", "Refusals that came too fast to be told apart", lost.clone());
+        let intact = Family::<Labels, Gauge>::default();
+        registry.register("rules_intact", "Whether all rules are still those that were made", intact.clone());
         for one in all {
             // A host's table is no sandbox.
             let side = if one.refused.is_some() { "sandbox" } else { "host" };
             let of = || vec![(side, one.of.to_string())];
+            intact.get_or_create(&of()).set(one.intact.into());
             for rule in &one.rules {
                 let mut labels = of();
                 labels.extend([("chain", rule.chain.clone()), ("verdict", rule.verdict.to_owned())]);
@@ -117,28 +125,69 @@ impl Counters {
     pub const MEDIA_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 }
 
-/// Every rule of these tables that counts and decides.
-pub(super) fn read<'a>(socket: &mut Socket, tables: impl IntoIterator<Item = &'a TableId>) -> Result<Vec<Counted>> {
-    let mut counted = Vec::new();
-    for table in tables {
-        // A program with the capability to do so may have removed it.
-        let Some(ruleset) = socket.table(table)? else { continue };
-        counted.extend(ruleset.rules.iter().filter_map(Counted::of));
-    }
-    Ok(counted)
+/// The rules whose counts are read.
+#[derive(Debug)]
+pub(super) struct Rules {
+    tables: Vec<TableId>,
+    /// The numbers of each table and of its rules, where a program may make others of the same names. The kernel gives none twice.
+    own: Option<Vec<(Handle, HashSet<Handle>)>>,
 }
 
-/// Packets that each logging rule of these tables counted, by the rule's prefix.
-pub(super) fn logged(socket: &mut Socket, tables: &[TableId]) -> Result<Vec<(String, u64)>> {
-    let mut logged: Vec<(String, u64)> = Vec::new();
-    for Counted { rule, packets, .. } in read(socket, tables)? {
-        let Some(rule) = rule.filter(|rule| rule.starts_with("bypass-")) else { continue };
-        match logged.iter_mut().find(|(known, _)| *known == rule) {
-            Some((_, sum)) => *sum += packets,
-            None => logged.push((rule, packets)),
-        }
+impl Rules {
+    /// All that tables of these names have.
+    pub(super) fn of(tables: impl IntoIterator<Item = TableId>) -> Self {
+        Self { tables: tables.into_iter().collect(), own: None }
     }
-    Ok(logged)
+
+    /// Those that are there now, and no others later. To be called before a program is there that could change them.
+    pub(super) fn now(socket: &mut Socket, tables: impl IntoIterator<Item = TableId>) -> Result<Self> {
+        let mut rules = Self::of(tables);
+        let numbers = |table: &TableId| {
+            let gone = || Error::new(ErrorKind::Verify, format!("table {table} is not there"));
+            let handle = socket.table_handle(table)?.ok_or_else(gone)?;
+            let ruleset = socket.table(table)?.ok_or_else(gone)?;
+            Ok((handle, ruleset.rules.iter().filter_map(|rule| rule.handle).collect()))
+        };
+        rules.own = Some(rules.tables.iter().map(numbers).collect::<Result<_>>()?);
+        Ok(rules)
+    }
+
+    /// What each rule that counts and decides has counted, and whether all are still there, and no others.
+    pub(super) fn read(&self, socket: &mut Socket) -> Result<(Vec<Counted>, bool)> {
+        let (mut counted, mut intact) = (Vec::new(), true);
+        for (place, table) in self.tables.iter().enumerate() {
+            let own = self.own.as_ref().and_then(|own| own.get(place));
+            let found = socket.table(table)?;
+            // Asked afterwards: if it is the same number then, it was the same table all along.
+            let same = match own {
+                Some((handle, _)) => socket.table_handle(table)? == Some(*handle),
+                None => true,
+            };
+            let Some(ruleset) = found.filter(|_| same) else {
+                intact = false;
+                continue;
+            };
+            let ours = |rule: &Rule| own.is_none_or(|(_, rules)| rule.handle.is_some_and(|rule| rules.contains(&rule)));
+            let rules: Vec<&Rule> = ruleset.rules.iter().filter(|rule| ours(rule)).collect();
+            intact &= rules.len() == ruleset.rules.len() && own.is_none_or(|(_, own)| own.len() == rules.len());
+            counted.extend(rules.into_iter().filter_map(Counted::of));
+        }
+        Ok((counted, intact))
+    }
+
+    /// Packets that each logging rule counted, by the rule's prefix.
+    pub(super) fn logged(&self, socket: &mut Socket) -> Result<(Vec<(String, u64)>, bool)> {
+        let (counted, intact) = self.read(socket)?;
+        let mut logged: Vec<(String, u64)> = Vec::new();
+        for Counted { rule, packets, .. } in counted {
+            let Some(rule) = rule.filter(|rule| rule.starts_with("bypass-")) else { continue };
+            match logged.iter_mut().find(|(known, _)| *known == rule) {
+                Some((_, sum)) => *sum += packets,
+                None => logged.push((rule, packets)),
+            }
+        }
+        Ok((logged, intact))
+    }
 }
 
 #[cfg(test)]
@@ -160,12 +209,14 @@ mod tests {
             rules: vec![rule("reject", "bypass-tcp", Some("tcp"), 7), rule("accept", "direct4", None, 9)],
             refused: Some(8),
             lost: Some(1),
+            intact: false,
         };
         let host = Counters {
             of: "ringfence-1".into(),
             rules: vec![rule("drop", "x", None, 2), rule("drop", "x", None, 3)],
             refused: None,
             lost: None,
+            intact: true,
         };
         let text = Counters::to_prometheus(&[sandbox, host]);
         for line in [
@@ -175,6 +226,8 @@ mod tests {
             r#"ringfence_traffic_bytes_total{sandbox="jo\"b",chain="refuse",verdict="accept",rule="direct4"} 540"#,
             r#"ringfence_packets_total{host="ringfence-1",chain="refuse",verdict="drop",rule="x"} 5"#,
             r#"ringfence_refusals_total{sandbox="jo\"b"} 8"#,
+            r#"ringfence_rules_intact{sandbox="jo\"b"} 0"#,
+            r#"ringfence_rules_intact{host="ringfence-1"} 1"#,
             r#"ringfence_events_lost_total{sandbox="jo\"b"} 1"#,
             "# EOF",
         ] {

@@ -21,7 +21,7 @@ use crate::nft::{Chain, Element, InterfaceName, Object, SetName, Transaction, Ve
 use crate::plan::{DirectAddress, Forwarded, Open, Outside, Plan, PlanError};
 use crate::{Error, ErrorKind, Result};
 
-use super::counters::{self, Counters};
+use super::counters::{Counters, Rules};
 
 /// The network namespace that sandboxes are let out into, as one supervisor sees it.
 ///
@@ -108,8 +108,10 @@ impl Host {
     /// As [`nftables::Socket::table`].
     pub fn counters(&self) -> Result<Counters> {
         let id = self.0.outside.table();
-        let rules = counters::read(&mut self.state().table, [id])?;
-        Ok(Counters { of: id.name.as_str().into(), rules, refused: None, lost: None })
+        let rules = Rules::of([id.clone()]);
+        let (rules, _) = rules.read(&mut self.state().table)?;
+        // Nobody else may change it.
+        Ok(Counters { of: id.name.as_str().into(), rules, refused: None, lost: None, intact: true })
     }
 
     /// What tells this supervisor's table from another's.
@@ -169,6 +171,10 @@ impl Host {
         // From here on, dropping the admission undoes what was done.
         admission.withdrawn = false;
         let prepare = || -> Result<()> {
+            if plan.forwarding != Forwarded::default() {
+                // Before there are elements, or they would be read back with the rules.
+                state.have_routing(outside)?;
+            }
             let (chain, rule) = outside.wire(&wire.pair.host)?;
             let mut transaction = Transaction::new();
             transaction.push(Verb::Create, Object::Chain(chain.clone()));
@@ -228,28 +234,35 @@ impl State {
         })
     }
 
+    /// Adds the rules that direct endpoints need, and reads them back.
+    fn have_routing(&mut self, outside: &Outside) -> Result<()> {
+        if self.routing {
+            return Ok(());
+        }
+        self.table.commit(&outside.add_routing()?)?;
+        let mut want = outside.routing_ruleset()?;
+        // The rules are what is compared here; the elements of other sandboxes stand in the sets already.
+        if let Some(have) = self.table.table(outside.table())? {
+            want.elements = have.elements;
+            for (chain, wire) in &self.wires {
+                // Before Linux 6.16, the kernel removes a chain with the interface that it is bound to.
+                if have.chains.iter().any(|there| there.name == chain.name) {
+                    let (chain, rule) = outside.wire(wire)?;
+                    want.chains.push(chain);
+                    want.rules.push(rule);
+                }
+            }
+        }
+        // Until they are what was meant, nobody is routed by them.
+        self.table.verify(&want)?;
+        self.routing = true;
+        Ok(())
+    }
+
     /// Adds what direct endpoints need, and switches forwarding on where the sandbox's packets arrive. Gives back what forwards now, which
     /// lacks IPv6 where that can't be had and need not be.
     fn route(&mut self, outside: &Outside, host_index: IfIndex, wanted: Forwarded, must6: bool) -> Result<Forwarding> {
-        if !self.routing {
-            self.table.commit(&outside.add_routing()?)?;
-            let mut want = outside.routing_ruleset()?;
-            // The rules are what is compared here; the elements of other sandboxes stand in the sets already.
-            if let Some(have) = self.table.table(outside.table())? {
-                want.elements = have.elements;
-                for (chain, wire) in &self.wires {
-                    // Before Linux 6.16, the kernel removes a chain with the interface that it is bound to.
-                    if have.chains.iter().any(|there| there.name == chain.name) {
-                        let (chain, rule) = outside.wire(wire)?;
-                        want.chains.push(chain);
-                        want.rules.push(rule);
-                    }
-                }
-            }
-            // Until they are what was meant, nobody is routed by them.
-            self.table.verify(&want)?;
-            self.routing = true;
-        }
+        self.have_routing(outside)?;
         let wanted = Forwarding { v4: wanted.v4, v6: wanted.v6 };
         match forwarding::set(&mut self.links, host_index, wanted) {
             Ok(_) => Ok(wanted),

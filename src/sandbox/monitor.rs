@@ -20,7 +20,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::counters;
+use super::counters::Rules;
 use crate::audit::hint::{Advice, Entry, Scene, advice};
 use crate::audit::{Attempt, Attempted, Event, Identify, Identity, Lost, Report, Summary, Tampering};
 use crate::dns::{self, Answers};
@@ -28,7 +28,6 @@ use crate::kernel::identity::Nobody;
 use crate::kernel::netns::Netns;
 use crate::kernel::nflog::{Options, Received, Receiver};
 use crate::kernel::nftables;
-use crate::nft::TableId;
 use crate::plan::{NFLOG_GROUP, Plan, ProxyPlan};
 use crate::policy::{DnsMode, DnsName, Key};
 use crate::proxy;
@@ -410,10 +409,10 @@ impl Watch {
         self.hub.identify(nobody("the sandbox is gone"));
     }
 
-    /// Ends it: what still waits is told, the counters of `tables` in the namespace are read, and the summary closes the streams.
+    /// Ends it: what still waits is told, what the rules in the namespace counted is read, and the summary closes the streams.
     ///
     /// Every program of the sandbox must have ended.
-    pub(super) async fn finish(mut self, netns: Netns, tables: Vec<TableId>) -> Summary {
+    pub(super) async fn finish(mut self, netns: Netns, rules: Rules) -> Summary {
         self.stop.take();
         let receiver = match (&mut self.task).await {
             Ok(receiver) => receiver,
@@ -421,7 +420,7 @@ impl Watch {
         };
         let hub = self.hub.clone();
         let settled = tokio::task::spawn_blocking(move || {
-            let counted = receiver.and_then(|mut receiver| settle(&mut receiver, &hub, &netns, &tables));
+            let counted = receiver.and_then(|mut receiver| settle(&mut receiver, &hub, &netns, &rules));
             let counted = counted.unwrap_or_else(|error| {
                 tracing::warn!(error = %error.chain(), "can't tell how many refused packets were lost");
                 Vec::new()
@@ -499,13 +498,16 @@ fn drain(receiver: &mut Receiver, hub: &Hub, most: usize) -> Result<bool> {
 }
 
 /// Reads the counters and what waits until both stand still.
-fn settle(receiver: &mut Receiver, hub: &Hub, netns: &Netns, tables: &[TableId]) -> Result<Vec<(String, u64)>> {
+fn settle(receiver: &mut Receiver, hub: &Hub, netns: &Netns, rules: &Rules) -> Result<Vec<(String, u64)>> {
     let mut socket = netns.run(nftables::Socket::open)??;
-    let mut counted = counters::logged(&mut socket, tables)?;
+    let (mut counted, intact) = rules.logged(&mut socket)?;
+    if !intact {
+        tracing::warn!("rules inside are not those that were made: what was lost can't be told exactly");
+    }
     for _ in 0..SETTLING {
         // A packet is logged before it is counted: what is in the counters is in the socket, or lost.
         while !drain(receiver, hub, BURST)? {}
-        let now = counters::logged(&mut socket, tables)?;
+        let (now, _) = rules.logged(&mut socket)?;
         if now == counted {
             break;
         }

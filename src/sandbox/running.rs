@@ -23,7 +23,7 @@ use crate::policy::Policy;
 use crate::proxy::{Proxy, ProxyConfig, Upstream};
 use crate::{Error, ErrorKind, Result};
 
-use super::counters::{self, Counters};
+use super::counters::{Counters, Rules};
 use super::monitor::{EventStream, Watch, nobody};
 use super::resolver::ServingNames;
 use super::tamper::{Sentinel, Verdict};
@@ -45,6 +45,8 @@ pub struct Running {
     sandbox: Sandbox,
     guard: Option<Guard>,
     files: Enforcement,
+    /// Those inside.
+    rules: Rules,
 }
 
 impl Running {
@@ -66,9 +68,14 @@ impl Running {
         let start = move || -> Result<_> {
             identify(&sandbox, &means)?;
             let guard = sandbox.host.netns().run_near(|| guard(&sandbox, &command)).and_then(|guard| guard)?;
-            if guard.is_some() {
+            let tables = sandbox.plan.inside.tables.iter().map(|table| table.id.clone());
+            let rules = if guard.is_some() {
                 sandbox.kept.live().expect_queues();
-            }
+                Rules::now(&mut sandbox.netns.run(nftables::Socket::open)??, tables)?
+            } else {
+                // Nobody inside can change them.
+                Rules::of(tables)
+            };
             let (mut spec, files) = command.into_spec(&environment, sandbox.userns.take())?;
             spec.covers = covers;
             spec.notify = matches!(means, Means::Seccomp { .. });
@@ -78,11 +85,12 @@ impl Running {
                 sandbox.hub.identify(Box::new(Marks::listen(listener)?));
             }
             // Dropped in this order should nobody wait for it any more.
-            Ok((child, sandbox, guard, files))
+            Ok((child, sandbox, guard, files, rules))
         };
-        let (child, mut sandbox, guard, files) = tokio::task::spawn_blocking(start).await.map_err(|lost| {
-            Error::new(ErrorKind::Io, "the thread that started the command was lost").because(lost)
-        })??;
+        let (child, mut sandbox, guard, files, rules) =
+            tokio::task::spawn_blocking(start).await.map_err(|lost| {
+                Error::new(ErrorKind::Io, "the thread that started the command was lost").because(lost)
+            })??;
         tracing::info!(pid = child.pid(), guard = guard.as_ref().map(Guard::pid), "the command runs");
         let verdict = Verdict::default();
         let sentinel = sandbox.changes.take();
@@ -90,7 +98,7 @@ impl Running {
             sentinel.map(|changes| Sentinel::start(changes, &sandbox, &child, verdict.clone())).transpose()?;
         let orders = sandbox.orders.take();
         let orders = orders.map(|orders| Serving(tokio::spawn(control::serve(orders, sandbox.control()))));
-        Ok(Self { child, proxy, names, orders, watch, sentinel, verdict, sandbox, guard, files })
+        Ok(Self { child, proxy, names, orders, watch, sentinel, verdict, sandbox, guard, files, rules })
     }
 
     /// What was planned, and stood when the sandbox was prepared.
@@ -190,10 +198,9 @@ impl Running {
     ///
     /// As [`nftables::Socket::open`] and [`nftables::Socket::table`].
     pub fn counters(&self) -> Result<Counters> {
-        let tables = self.sandbox.plan.inside.tables.iter().map(|table| &table.id);
-        let rules = counters::read(&mut self.sandbox.netns.run(nftables::Socket::open)??, tables)?;
+        let (rules, intact) = self.rules.read(&mut self.sandbox.netns.run(nftables::Socket::open)??)?;
         let Summary { sandbox, refused, lost, .. } = self.summary();
-        Ok(Counters { of: sandbox, rules, refused: Some(refused), lost: Some(lost) })
+        Ok(Counters { of: sandbox, rules, refused: Some(refused), lost: Some(lost), intact })
     }
 
     /// Kills what still runs and takes everything down.
@@ -218,11 +225,11 @@ impl Running {
     /// events: with it, what was received and what was lost are what the kernel counted.
     ///
     /// Beside it, the first thing that could not be undone; all else was.
-    pub async fn finish(self) -> (Summary, Result<()>) {
+    pub async fn finish(mut self) -> (Summary, Result<()>) {
+        let rules = std::mem::replace(&mut self.rules, Rules::of([]));
         let (killed, mut ended) = self.kill().await;
-        let tables = ended.sandbox.plan.inside.tables.iter().map(|table| table.id.clone()).collect();
         let summary = match (ended.watch.take(), ended.sandbox.netns.try_clone()) {
-            (Some(watch), Ok(netns)) => watch.finish(netns, tables).await,
+            (Some(watch), Ok(netns)) => watch.finish(netns, rules).await,
             _ => ended.sandbox.hub.summary(),
         };
         (summary, killed.and(ended.take_down().await))

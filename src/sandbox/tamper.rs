@@ -169,9 +169,9 @@ impl Post {
 
     /// Says whether the rules were changed, after what is to be done about it has been.
     async fn judge(&mut self, heard: Vec<Change>) -> Result<bool> {
-        let (live, want, hub) = (self.live.clone(), self.want.clone(), self.hub.clone());
+        let (turn, want, hub) = (self.live.turn().await, self.want.clone(), self.hub.clone());
         let judged = blocking(move || {
-            let theirs = live.tampered(&want, &heard);
+            let theirs = turn.tampered(&want, &heard);
             Ok(theirs.map(|theirs| describe(&hub, &theirs)))
         });
         let Some(mut tampering) = judged.await? else { return Ok(false) };
@@ -218,9 +218,9 @@ impl Post {
             return Err(Error::new(ErrorKind::Tampered, what));
         }
         self.mended.push_back(now);
-        let (live, want) = (self.live.clone(), self.want.clone());
+        let (turn, want) = (self.live.turn().await, self.want.clone());
         blocking(move || {
-            live.mend(&want).map_err(|error| Error::new(error.kind(), "they can't be mended").because(error))
+            turn.mend(&want).map_err(|error| Error::new(error.kind(), "they can't be mended").because(error))
         })
         .await
     }

@@ -11,5 +11,6 @@ mod metrics;
 mod ocsf;
 mod receiver;
 mod rules;
+mod strangers;
 mod told;
 mod who;

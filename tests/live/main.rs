@@ -12,6 +12,7 @@ mod many;
 mod orders;
 mod rotation;
 mod servers;
+mod slow;
 mod told;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -11,6 +11,7 @@ const MAP_CREATE: libc::c_int = 0;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
 const MAP_DELETE_ELEM: libc::c_int = 3;
 const PROG_LOAD: libc::c_int = 5;
+const BTF_LOAD: libc::c_int = 18;
 const LINK_CREATE: libc::c_int = 28;
 
 /// `BPF_PROG_TYPE_NETFILTER` and `BPF_NETFILTER`.
@@ -60,6 +61,28 @@ struct Load {
     name: [u8; 16],
     interface: u32,
     expected_attach_type: u32,
+    description: u32,
+    function_size: u32,
+    functions: u64,
+    function_count: u32,
+    _padding: u32,
+}
+
+/// Packed, or its padding would be a field into which newer kernels write.
+#[repr(C, packed(4))]
+struct Describe {
+    description: u64,
+    log: u64,
+    size: u32,
+    log_size: u32,
+    log_level: u32,
+}
+
+/// `struct bpf_func_info`: where a function begins, and its type.
+#[repr(C)]
+struct FunctionInfo {
+    at: u32,
+    kind: u32,
 }
 
 #[repr(C)]
@@ -135,8 +158,53 @@ pub(super) unsafe fn delete<K>(map: BorrowedFd<'_>, key: &K) -> Result<(), Errno
     unsafe { bpf(MAP_DELETE_ELEM, &element) }.map(drop)
 }
 
-/// Loads a program of eight-byte instructions for a hook of netfilter. A refusal comes with the last words of the kernel's verifier.
-pub(super) fn load(instructions: &[u8], license: &CStr, name: [u8; 16]) -> Result<OwnedFd, (Errno, Option<String>)> {
+/// The number of [`FUNCTIONS`]' one function.
+const FUNCTION: u32 = 3;
+
+/// A description of a program in which every function is of one type, `static int ringfence(void)`: the kernel calls those alone back that are
+/// described, and believes nothing of it.
+///
+/// # References
+/// `Documentation/bpf/btf.rst`
+#[rustfmt::skip]
+const FUNCTIONS: [u32; 20] = [
+    // Magic, version; length of this header; where types and strings lie behind it, and how long they are.
+    if cfg!(target_endian = "little") { 0x0001_eb9f } else { 0xeb9f_0100 }, 24, 0, 40, 40, 16,
+    // 1: an integer of four bytes, signed, 32 bits. Its name is at 1.
+    1, 1 << 24, 4, 1 << 24 | 32,
+    // 2: what takes nothing and returns it.
+    0, 13 << 24, 1,
+    // 3: a function of that type, static. Its name is at 5.
+    5, 12 << 24, 2,
+    word(b"\0int"), word(b"\0rin"), word(b"gfen"), word(b"ce\0\0"),
+];
+
+const fn word(bytes: &[u8; 4]) -> u32 {
+    u32::from_ne_bytes(*bytes)
+}
+
+fn describe() -> Result<OwnedFd, Errno> {
+    let attributes = Describe {
+        description: FUNCTIONS.as_ptr() as u64,
+        log: 0,
+        size: size_of_val(&FUNCTIONS) as u32,
+        log_size: 0,
+        log_level: 0,
+    };
+    // SAFETY: the description is a constant, and as long as is said; the kernel only reads it.
+    unsafe { bpf_fd(BTF_LOAD, &attributes) }
+}
+
+/// Loads a program of eight-byte instructions for a hook of netfilter, whose functions begin at these. A refusal comes with the last words of the
+/// kernel's verifier.
+pub(super) fn load(
+    instructions: &[u8],
+    functions: impl IntoIterator<Item = u32>,
+    license: &CStr,
+    name: [u8; 16],
+) -> Result<OwnedFd, (Errno, Option<String>)> {
+    let description = describe().map_err(|errno| (errno, None))?;
+    let functions: Vec<_> = functions.into_iter().map(|at| FunctionInfo { at, kind: FUNCTION }).collect();
     let mut attributes = Load {
         prog_type: PROG_TYPE,
         instruction_count: (instructions.len() / 8) as u32,
@@ -150,8 +218,13 @@ pub(super) fn load(instructions: &[u8], license: &CStr, name: [u8; 16]) -> Resul
         name,
         interface: 0,
         expected_attach_type: ATTACH_TYPE,
+        description: description.as_raw_fd().cast_unsigned(),
+        function_size: size_of::<FunctionInfo>() as u32,
+        functions: functions.as_ptr() as u64,
+        function_count: functions.len() as u32,
+        _padding: 0,
     };
-    // SAFETY: instructions and license are alive; the count is that of whole instructions, and the license ends with NUL.
+    // SAFETY: instructions, functions and license are alive; the counts are those of whole ones, and the license ends with NUL.
     let refused = match unsafe { bpf_fd(PROG_LOAD, &attributes) } {
         Ok(program) => return Ok(program),
         Err(errno) => errno,

@@ -48,8 +48,21 @@ struct Known {
     /// By cookie of a socket, who has used it.
     users: HashMap<u64, Vec<Arc<Process>>>,
     sockets: VecDeque<u64>,
-    /// A socket could not be marked.
-    blind: bool,
+    /// Why a socket could not be marked, the last time that it was so.
+    failed: Option<Errno>,
+}
+
+/// A socket could not be marked, and may bear another's mark.
+struct Unmarked {
+    /// Which one; it may be any when nobody knows.
+    cookie: Option<u64>,
+    errno: Errno,
+}
+
+impl From<Errno> for Unmarked {
+    fn from(errno: Errno) -> Self {
+        Self { cookie: None, errno }
+    }
 }
 
 impl Marks {
@@ -99,13 +112,13 @@ fn attend(listener: &OwnedFd, known: &Mutex<Known>) {
         }
         // Interrupted, or the caller was killed meanwhile.
         let Ok(notified) = Notified::receive(listener.as_fd()) else { continue };
-        if let Err(errno) = mark(&notified, listener, own, &mut callers, known)
+        if let Err(unmarked) = mark(&notified, listener, own, &mut callers, known)
             && notified.is_valid(listener.as_fd())
         {
-            // The call goes on nevertheless: who is watched must not be worse off. But its socket may bear another's mark.
-            let blind = std::mem::replace(&mut lock(known).blind, true);
-            if !blind {
-                tracing::warn!(%errno, "can't mark a socket, so who tried is not told any more");
+            // The call goes on nevertheless: who is watched must not be worse off.
+            let errno = unmarked.errno;
+            if lock(known).doubt(&unmarked) {
+                tracing::warn!(%errno, "can't mark a socket, so who used it is not told");
             }
         }
         notified.go_on(listener.as_fd());
@@ -119,7 +132,7 @@ fn mark(
     own: Option<u64>,
     callers: &mut Callers,
     known: &Mutex<Known>,
-) -> std::result::Result<(), Errno> {
+) -> std::result::Result<(), Unmarked> {
     let pid = Pid::from_raw(notified.thread()).ok_or(Errno::PERM)?;
     let pidfd = match pidfd_open(pid, THREAD) {
         Err(Errno::INVAL) => {
@@ -142,18 +155,39 @@ fn mark(
     if own.is_some() && socket::netns_cookie(socket.as_fd()).ok() == own {
         return Ok(());
     }
+    let cookie = sockopt::socket_cookie(&socket)?;
+    let unmarked = |errno| Unmarked { cookie: Some(cookie), errno };
     // Whom nobody can look at leaves no mark, another's least of all.
-    let Some(process) = callers.look_at(notified.thread()) else { return socket::set_mark(socket.as_fd(), 0) };
+    let Some(process) = callers.look_at(notified.thread()) else {
+        return socket::set_mark(socket.as_fd(), 0).map_err(unmarked);
+    };
     if !notified.is_valid(listener.as_fd()) {
         // Whoever was looked at may be another by now, and nobody waits for an answer.
         return Ok(());
     }
-    let cookie = sockopt::socket_cookie(&socket)?;
-    let mark = lock(known).note(cookie, process)?;
-    socket::set_mark(socket.as_fd(), mark)
+    let mark = lock(known).note(cookie, process).map_err(unmarked)?;
+    socket::set_mark(socket.as_fd(), mark).map_err(unmarked)
 }
 
 impl Known {
+    /// Believes no mark any more that the socket may bear. Says whether it is the first time that one could not be marked.
+    fn doubt(&mut self, unmarked: &Unmarked) -> bool {
+        match unmarked.cookie {
+            Some(cookie) => {
+                if self.users.remove(&cookie).is_some() {
+                    self.sockets.retain(|other| *other != cookie);
+                }
+            }
+            None => {
+                self.marks.clear();
+                self.order.clear();
+                self.users.clear();
+                self.sockets.clear();
+            }
+        }
+        self.failed.replace(unmarked.errno).is_none()
+    }
+
     /// Notes that a process is about to use a socket, and gives the mark for that.
     fn note(&mut self, cookie: u64, process: Arc<Process>) -> std::result::Result<u32, Errno> {
         while self.order.len() >= MOST {
@@ -197,11 +231,16 @@ impl Known {
 impl Identify for Marks {
     fn identify(&mut self, attempted: &Attempted) -> Identity {
         let known = lock(&self.known);
-        if known.blind {
-            return Identity::unknown("sockets can't be marked: CAP_SYS_PTRACE or CAP_NET_ADMIN is missing");
-        }
+        // Of those that could not be marked it may be one.
+        let told = |why: &'static str| match known.failed {
+            None => Identity::unknown(why),
+            Some(Errno::PERM | Errno::ACCESS) => {
+                Identity::unknown("sockets can't be marked: CAP_SYS_PTRACE or CAP_NET_ADMIN is missing")
+            }
+            Some(errno) => Identity::unknown(format!("{why}, or could not be given one: {errno}")),
+        };
         let Some(mark) = attempted.mark else {
-            return Identity::unknown("its socket has no mark: it was used by no call that is told");
+            return told("its socket has no mark: it was used by no call that is told");
         };
         let users = known.marks.get(&mark).and_then(|cookie| known.users.get(cookie)).map(Vec::as_slice);
         match users {
@@ -213,7 +252,7 @@ impl Identify for Marks {
             Some(several @ [_, ..]) => {
                 Identity::Ambiguous { candidates: several.iter().map(|one| Process::clone(one)).collect() }
             }
-            _ => Identity::unknown("the mark on its socket is none that was given"),
+            _ => told("the mark on its socket is none that was given"),
         }
     }
 }
@@ -266,8 +305,27 @@ mod tests {
         for mark in [None, Some(strange)] {
             assert_eq!(ask(&mut marks, mark).certainty(), "unknown");
         }
-        lock(&marks.known).blind = true;
-        assert_eq!(ask(&mut marks, Some(alone)).certainty(), "unknown");
+    }
+
+    #[test]
+    fn a_socket_that_could_not_be_marked_costs_no_other_its_name() {
+        let mut marks = Marks { known: Arc::default() };
+        let (first, other) = {
+            let mut known = lock(&marks.known);
+            (known.note(7, process(1)).unwrap(), known.note(8, process(2)).unwrap())
+        };
+        assert!(lock(&marks.known).doubt(&Unmarked { cookie: Some(7), errno: Errno::NOMEM }));
+        assert_eq!(ask(&mut marks, Some(first)).certainty(), "unknown");
+        assert_eq!(ask(&mut marks, Some(other)).process().map(|process| process.pid), Some(2));
+        // Nobody knows which: then none that was marked before is believed, and those that are marked afterwards are.
+        assert!(!lock(&marks.known).doubt(&Unmarked::from(Errno::PERM)));
+        assert_eq!(ask(&mut marks, Some(other)).certainty(), "unknown");
+        let Identity::Unknown { reason } = ask(&mut marks, None) else { panic!("nobody is named") };
+        assert!(reason.contains("CAP_SYS_PTRACE"), "{reason}");
+        let again = lock(&marks.known).note(8, process(2)).unwrap();
+        assert_eq!(ask(&mut marks, Some(again)).process().map(|process| process.pid), Some(2));
+        let known = lock(&marks.known);
+        assert_eq!((known.marks.len(), known.order.len(), known.users.len(), known.sockets.len()), (1, 1, 1, 1));
     }
 
     #[test]

@@ -256,7 +256,7 @@ fn place(program: BorrowedFd<'_>, family: u32, priority: i32, step: i32) -> Resu
 
 fn load(object: &Object, name: &str) -> Result<OwnedFd> {
     let program = object.programs.get(name).and_then(|program| object.functions.get(&program.function_key()));
-    let Function { instructions, .. } =
+    let Function { instructions, func_info, .. } =
         program.ok_or_else(|| broken(std::io::Error::other(format!("no program `{name}`"))))?;
     let bytes: &[u8] = {
         let size = size_of_val(instructions.as_slice());
@@ -267,7 +267,8 @@ fn load(object: &Object, name: &str) -> Result<OwnedFd> {
     for (to, from) in short.iter_mut().zip(b"ringfence_".iter().chain(name.as_bytes()).take(15)) {
         *to = *from;
     }
-    bpf::load(bytes, &object.license, short).map_err(|(errno, log)| {
+    let functions = func_info.func_info.iter().map(|function| function.insn_off);
+    bpf::load(bytes, functions, &object.license, short).map_err(|(errno, log)| {
         let what = format!("the kernel refuses the program `{name}`");
         if errno == Errno::PERM {
             return refused(errno, what);

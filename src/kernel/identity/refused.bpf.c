@@ -35,6 +35,7 @@ static long (*read_user)(void *to, u32 size, const void *from) = (void *)112;
 static long (*read_kernel)(void *to, u32 size, const void *from) = (void *)113;
 static long (*read_kernel_str)(void *to, u32 size, const void *from) = (void *)115;
 static u64 (*boot_ns)(void) = (void *)125;
+static long (*loop)(u32 times, void *step, void *context, u64 flags) = (void *)181;
 
 // What is looked at in the kernel.
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -132,6 +133,7 @@ struct bpf_nf_ctx {
 #define NAME 128
 #define ARGS 256
 #define LEVELS 4
+#define STEPS 32
 
 enum { DELETED = 1, PATH_CUT = 2, ARGS_CUT = 4, CHAIN_CUT = 8 };
 
@@ -160,7 +162,7 @@ struct slot {
     u8 family;
     u8 chain_len;
     u16 path_len;
-    u8 head[HEAD];
+    u64 head[HEAD / 8];
     struct one chain[CHAIN];
     // Names from the file up to the root, each with its NUL.
     char path[PATH + NAME];
@@ -251,25 +253,44 @@ INLINE u32 forget(u32 value) {
     return forgotten;
 }
 
+// A packet on its way out.
+struct packet {
+    struct sk_buff *skb;
+    struct sock *sk;
+    struct net *net;
+    u64 cookie;
+    u32 family;
+    u32 length;
+};
+
 // Whether `current` sends this packet, and not a timer or an answer that happened to interrupt it.
 INLINE int sent_by_current(struct sock *sk) {
+    struct socket *socket = NULL;
+    struct file *file = NULL;
+    void *data = NULL;
+    u16 type = 0, protocol = 0;
+    u8 state = 0, again = 0;
+    s32 owned = 0;
     if (!sk)
         return 0;
-    u8 state = sk->__sk_common.skc_state;
+    READ(state, sk, __sk_common.skc_state);
     // Those of answers that belong to no whole socket: time-wait and half-open.
     if (state == 6 || state == 12)
         return 0;
-    u16 type = sk->sk_type;
+    READ(type, sk, sk_type);
     if (type == SOCK_DGRAM || type == SOCK_RAW) {
         // They send from system calls alone, but for the kernel's own and those that carry a tunnel.
-        struct socket *socket = sk->sk_socket;
-        return socket && socket->file && !sk->sk_user_data;
+        READ(socket, sk, sk_socket);
+        READ(file, socket, file);
+        READ(data, sk, sk_user_data);
+        return file && !data;
     }
     // Timers let a socket be while a system call holds it.
-    if (!sk->sk_lock.owned)
+    READ(owned, sk, sk_lock.owned);
+    if (!owned)
         return 0;
-    if (sk->sk_protocol == TCP) {
-        u8 again = 0;
+    READ(protocol, sk, sk_protocol);
+    if (protocol == TCP) {
         if (state != TCP_SYN_SENT)
             return 0;
         READ(again, (struct inet_connection_sock *)sk, icsk_retransmits);
@@ -278,34 +299,63 @@ INLINE int sent_by_current(struct sock *sk) {
     return 1;
 }
 
-INLINE int skipped(struct bpf_nf_ctx *ctx) {
-    struct net_device *out = ctx->state->out;
-    return (out && out->ifindex == LOOPBACK) || !sent_by_current(ctx->skb->sk);
+// Looks at a packet. Says whether it is one to note.
+//
+// Every pointer is read like any other value. Were it followed as what it is, the verifier would look for its struct, by four names, in all that the
+// kernel describes of itself: half a millisecond each time.
+INLINE int looked_at(struct bpf_nf_ctx *ctx, struct packet *packet) {
+    const struct nf_hook_state *state = ctx->state;
+    struct net_device *out = NULL;
+    s32 index = 0;
+    packet->skb = ctx->skb;
+    READ(out, state, out);
+    if (out) {
+        READ(index, out, ifindex);
+        if (index == LOOPBACK)
+            return 0;
+    }
+    READ(packet->sk, packet->skb, sk);
+    if (!sent_by_current(packet->sk))
+        return 0;
+    packet->family = state->pf;
+    READ(packet->net, state, net);
+    READ(packet->cookie, packet->net, net_cookie);
+    READ(packet->length, packet->skb, len);
+    return 1;
 }
 
 // Whether the packet is of a flow that can be remembered; then `flow` is it.
-INLINE int udp_flow(struct bpf_nf_ctx *ctx, const u8 *head, struct flow *flow) {
-    u8 pf = ctx->state->pf;
-    flow->cookie = ctx->state->net->net_cookie;
-    flow->family = pf;
-    if (pf == 2) {
+INLINE int udp_flow(const struct packet *packet, const u64 *words, struct flow *flow) {
+    const u8 *head = (const u8 *)words;
+    flow->cookie = packet->cookie;
+    flow->family = packet->family;
+    // Told by the packet and not by the family, or the verifier would know the family from here on, and go through all that comes after twice.
+    if (head[0] == 0x45) {
         // No options, no fragment.
-        if (head[0] != 0x45 || head[9] != UDP || (head[6] & 0x3f) || head[7])
+        if (head[9] != UDP || (head[6] & 0x3f) || head[7])
             return 0;
         __builtin_memcpy(flow->addresses, head + 12, 8);
         __builtin_memcpy(&flow->ports, head + 20, 4);
         return 1;
     }
-    if (head[6] != UDP)
+    if (head[0] >> 4 != 6 || head[6] != UDP)
         return 0;
     __builtin_memcpy(flow->addresses, head + 8, 32);
     __builtin_memcpy(&flow->ports, head + 40, 4);
     return 1;
 }
 
-INLINE int packet_head(struct bpf_nf_ctx *ctx, u8 *head, u32 size) {
-    struct sk_buff *skb = ctx->skb;
-    return read_kernel(head, size, skb->head + skb->network_header) == 0;
+// Reads the first bytes of a packet, if it is long enough to be one.
+INLINE int packet_head(const struct packet *packet, u64 *head) {
+    unsigned char *start = NULL;
+    u16 offset = 0;
+    u32 size = packet->length < HEAD ? packet->length : HEAD;
+    asm volatile("" : "+r"(size));
+    if (size < 20 || size > HEAD)
+        return 0;
+    READ(start, packet->skb, head);
+    READ(offset, packet->skb, network_header);
+    return read_kernel(head, size, start + offset) == 0;
 }
 
 // At which depth of PID namespaces this process has its number for the supervisor.
@@ -334,10 +384,6 @@ INLINE u32 level_of(struct task_struct *task) {
 INLINE void note_file(struct one *one, struct file *file) {
     struct inode *inode = NULL;
     struct super_block *sb = NULL;
-    one->inode = 0;
-    one->device = 0;
-    if (!file)
-        return;
     READ(inode, file, f_inode);
     READ(one->inode, inode, i_ino);
     READ(sb, inode, i_sb);
@@ -346,9 +392,9 @@ INLINE void note_file(struct one *one, struct file *file) {
 
 INLINE void note_process(struct one *one, struct task_struct *task, u32 told_at) {
     struct pid *pid = NULL;
-    struct mm_struct *mm = NULL;
-    struct file *file = NULL;
     u32 level = 0;
+    one->inode = 0;
+    one->device = 0;
     one->pid = 0;
     one->ns_pid = 0;
     READ(one->start, task, start_boottime);
@@ -362,83 +408,127 @@ INLINE void note_process(struct one *one, struct task_struct *task, u32 told_at)
         if (level < 32)
             read_kernel(&one->ns_pid, 4, numbers + level * 16);
     }
-    READ(mm, task, mm);
+}
+
+INLINE struct file *executed(struct mm_struct *mm) {
+    struct file *file = NULL;
     if (mm)
         READ(file, mm, exe_file);
-    note_file(one, file);
+    return file;
+}
+
+// What goes round is a function that the kernel calls: the verifier looks through that a time or two, and through a loop as often as it may go round.
+enum { GO_ON, STOP };
+
+// On the way from a file up to the root.
+struct climb {
+    struct slot *slot;
+    struct dentry *dentry;
+    struct mount *mount;
+    u32 at;
+    u32 arrived;
+};
+
+static long climb_step(u32 step, struct climb *climb) {
+    struct slot *slot = climb->slot;
+    struct dentry *dentry = climb->dentry, *parent = NULL, *root = NULL;
+    struct mount *mount = climb->mount, *under = NULL;
+    const unsigned char *name = NULL;
+    u32 at = climb->at;
+    READ(parent, dentry, d_parent);
+    READ(root, mount, mnt.mnt_root);
+    if (dentry == root || dentry == parent) {
+        READ(under, mount, mnt_parent);
+        if (under && under != mount && dentry == root) {
+            READ(climb->dentry, mount, mnt_mountpoint);
+            climb->mount = under;
+            return GO_ON;
+        }
+        // A file that lies in no directory has a name nevertheless.
+        if (!at && dentry != root) {
+            READ(name, dentry, d_name.name);
+            long alone = read_kernel_str(slot->path, NAME, name);
+            if (alone > 1 && alone < NAME)
+                at = alone;
+        }
+        slot->path_len = at;
+        climb->arrived = 1;
+        return STOP;
+    }
+    if (at > PATH)
+        return STOP;
+    READ(name, dentry, d_name.name);
+    long length = read_kernel_str(slot->path + at, NAME, name);
+    if (length <= 1 || length >= NAME)
+        return STOP;
+    climb->at = at + length;
+    climb->dentry = parent;
+    return GO_ON;
 }
 
 INLINE void note_path(struct slot *slot, struct file *file) {
-    struct path path = {};
+    struct climb climb = {.slot = slot};
+    struct vfsmount *mnt = NULL;
     struct inode *inode = NULL;
-    struct dentry *parent, *root;
-    const unsigned char *name;
     void *pprev = NULL;
-    u32 links = 1, at = forget(0);
-    READ(path, file, f_path);
-    struct dentry *dentry = path.dentry;
-    struct mount *mount = (struct mount *)((char *)path.mnt - FIELD(struct mount, mnt));
+    u32 links = 1;
+    READ(climb.dentry, file, f_path.dentry);
+    READ(mnt, file, f_path.mnt);
+    climb.mount = (struct mount *)((char *)mnt - FIELD(struct mount, mnt));
     READ(inode, file, f_inode);
     READ(links, inode, i_nlink);
-    READ(pprev, dentry, d_hash.pprev);
+    READ(pprev, climb.dentry, d_hash.pprev);
     if (!links || !pprev)
         slot->flags |= DELETED;
-    for (int step = 0; step < 32; step++) {
-        parent = NULL;
-        root = NULL;
-        name = NULL;
-        READ(parent, dentry, d_parent);
-        READ(root, mount, mnt.mnt_root);
-        if (dentry == root || dentry == parent) {
-            struct mount *under = NULL;
-            READ(under, mount, mnt_parent);
-            if (!under || under == mount || dentry != root) {
-                // A file that lies in no directory has a name nevertheless.
-                if (!at && dentry != root) {
-                    READ(name, dentry, d_name.name);
-                    long alone = read_kernel_str(slot->path, NAME, name);
-                    if (alone > 1 && alone < NAME)
-                        at = alone;
-                }
-                slot->path_len = at;
-                return;
-            }
-            READ(dentry, mount, mnt_mountpoint);
-            mount = under;
-            continue;
-        }
-        if (at > PATH)
-            break;
-        READ(name, dentry, d_name.name);
-        long length = read_kernel_str(slot->path + at, NAME, name);
-        if (length <= 1 || length >= NAME)
-            break;
-        at = forget(at + length);
-        dentry = parent;
+    loop(STEPS, climb_step, &climb, 0);
+    if (!climb.arrived) {
+        slot->flags |= PATH_CUT;
+        slot->path_len = 0;
     }
-    slot->flags |= PATH_CUT;
-    slot->path_len = 0;
+}
+
+// On the way from a process to the first of the sandbox.
+struct descent {
+    struct slot *slot;
+    struct task_struct *task;
+    struct net *net;
+    u32 told_at;
+    u32 arrived;
+};
+
+static long descent_step(u32 step, struct descent *descent) {
+    struct slot *slot = descent->slot;
+    struct task_struct *task = NULL, *parent = NULL;
+    struct nsproxy *proxy = NULL;
+    struct net *theirs = NULL;
+    struct mm_struct *mm = NULL;
+    u32 index = step + 1;
+    if (index >= CHAIN)
+        return STOP;
+    READ(parent, descent->task, real_parent);
+    READ(task, parent, group_leader);
+    READ(proxy, task, nsproxy);
+    READ(theirs, proxy, net_ns);
+    // The sandbox's first process was started by one outside.
+    if (!parent || theirs != descent->net) {
+        descent->arrived = 1;
+        return STOP;
+    }
+    note_process(&slot->chain[index], task, descent->told_at);
+    READ(mm, task, mm);
+    struct file *file = executed(mm);
+    if (file)
+        note_file(&slot->chain[index], file);
+    slot->chain_len = index + 1;
+    descent->task = task;
+    return GO_ON;
 }
 
 INLINE void note_ancestors(struct slot *slot, struct task_struct *task, struct net *net, u32 told_at) {
-    struct task_struct *parent;
-    struct nsproxy *proxy;
-    struct net *theirs;
-    for (int index = 1; index < CHAIN; index++) {
-        parent = NULL;
-        proxy = NULL;
-        theirs = NULL;
-        READ(parent, task, real_parent);
-        READ(task, parent, group_leader);
-        READ(proxy, task, nsproxy);
-        READ(theirs, proxy, net_ns);
-        // The sandbox's first process was started by one outside.
-        if (!parent || theirs != net)
-            return;
-        note_process(&slot->chain[index], task, told_at);
-        slot->chain_len = index + 1;
-    }
-    slot->flags |= CHAIN_CUT;
+    struct descent descent = {.slot = slot, .task = task, .net = net, .told_at = told_at};
+    loop(CHAIN - 1, descent_step, &descent, 0);
+    if (!descent.arrived)
+        slot->flags |= CHAIN_CUT;
 }
 
 INLINE void note_arguments(struct slot *slot, struct mm_struct *mm) {
@@ -461,10 +551,9 @@ INLINE void note_arguments(struct slot *slot, struct mm_struct *mm) {
         slot->args_len = size;
 }
 
-INLINE void note(struct slot *slot, struct bpf_nf_ctx *ctx, struct task_struct *task) {
+INLINE void note(struct slot *slot, const struct packet *packet, struct task_struct *task) {
     struct task_struct *leader = NULL;
     struct mm_struct *mm = NULL;
-    struct file *file = NULL;
     const struct cred *cred = NULL;
     struct css_set *css = NULL;
     struct cgroup *cgroup = NULL;
@@ -475,7 +564,7 @@ INLINE void note(struct slot *slot, struct bpf_nf_ctx *ctx, struct task_struct *
     slot->path_len = 0;
     slot->args_len = 0;
     slot->chain_len = 1;
-    slot->family = ctx->state->pf;
+    slot->family = packet->family;
     READ(slot->tid, task, pid);
     slot->same_as = 0;
     READ(cred, task, cred);
@@ -487,18 +576,19 @@ INLINE void note(struct slot *slot, struct bpf_nf_ctx *ctx, struct task_struct *
     READ(node, cgroup, kn);
     READ(slot->cgroup, node, id);
     note_process(&slot->chain[0], leader, told_at);
-    // The thread's name may be another than its process's.
-    READ(slot->chain[0].comm, leader, comm);
     // The leader may have ended before its threads: then they have the memory.
     READ(mm, task, mm);
+    if (!mm)
+        READ(mm, leader, mm);
     if (mm) {
-        READ(file, mm, exe_file);
-        note_file(&slot->chain[0], file);
-        if (file)
+        struct file *file = executed(mm);
+        if (file) {
+            note_file(&slot->chain[0], file);
             note_path(slot, file);
+        }
         note_arguments(slot, mm);
     }
-    note_ancestors(slot, leader, ctx->state->net, told_at);
+    note_ancestors(slot, leader, packet->net, told_at);
 }
 
 INLINE void note_lately(struct lately *now, struct task_struct *task) {
@@ -510,6 +600,7 @@ INLINE void note_lately(struct lately *now, struct task_struct *task) {
     READ(now->cred, task, cred);
     READ(now->cgroups, task, cgroups);
     READ(now->mm, task, mm);
+    now->exe = NULL;
     if (now->mm)
         READ(now->exe, (struct mm_struct *)now->mm, exe_file);
     now->time = boot_ns();
@@ -522,24 +613,24 @@ INLINE int unchanged(const struct lately *was, const struct lately *is) {
 }
 
 SEC("socket/before") int before(struct bpf_nf_ctx *ctx) {
-    u8 head[HEAD] = {};
-    struct flow flow = {};
+    u64 head[HEAD / 8] = {};
+    struct packet packet = {};
+    // One after the other: a program has 512 bytes of stack, those of what it calls included.
+    union {
+        struct flow flow;
+        struct lately now;
+    } last = {};
     u64 *seen;
+    u16 type = 0;
     u32 flags = 0, key;
 
-    if (skipped(ctx))
+    if (!looked_at(ctx, &packet))
         return NF_ACCEPT;
-    u64 cookie = ctx->state->net->net_cookie;
-    u32 *number = map_lookup(&rings, &cookie);
-    if (!number)
+    u32 *number = map_lookup(&rings, &packet.cookie);
+    if (!number || !packet_head(&packet, head))
         return NF_ACCEPT;
-    u32 length = ctx->skb->len;
-    u32 size = length < HEAD ? length : HEAD;
-    asm volatile("" : "+r"(size));
-    if (size < 20 || size > HEAD || !packet_head(ctx, head, size))
-        return NF_ACCEPT;
-    if (udp_flow(ctx, head, &flow)) {
-        seen = map_lookup(&accepted, &flow);
+    if (udp_flow(&packet, head, &last.flow)) {
+        seen = map_lookup(&accepted, &last.flow);
         if (seen && boot_ns() - *seen < FRESH)
             return NF_ACCEPT;
     }
@@ -553,8 +644,8 @@ SEC("socket/before") int before(struct bpf_nf_ctx *ctx) {
     struct ring *ring = map_lookup(&slots, &base);
     if (!ring)
         return NF_ACCEPT;
-    struct sock *sk = ctx->skb->sk;
-    if (sk && sk->sk_type == SOCK_RAW)
+    READ(type, packet.sk, sk_type);
+    if (type == SOCK_RAW)
         __sync_fetch_and_add(&ring->raw, 1);
     u64 next = __sync_fetch_and_add(&ring->next, 1);
     key = base + 1 + (next & (SLOTS - 1));
@@ -572,56 +663,53 @@ SEC("socket/before") int before(struct bpf_nf_ctx *ctx) {
     // Readers must see that it changes before it does, and that it is whole after it is: both are full barriers.
     __sync_val_compare_and_swap(&slot->number, old, 0);
     __builtin_memcpy(slot->head, head, HEAD);
-    slot->length = length;
-    struct lately now = {.number = next + 1};
+    slot->length = packet.length;
+    last.now.number = next + 1;
     u32 tgid = 0;
     READ(tgid, task, tgid);
     u64 name = (u64)*number << 32 | tgid;
-    note_lately(&now, task);
+    note_lately(&last.now, task);
     struct lately *was = map_lookup(&lately, &name);
     // Not much older, so that who reads this record finds the other one.
-    if (was && unchanged(was, &now) && next - was->number < SLOTS / 2) {
+    if (was && unchanged(was, &last.now) && next - was->number < SLOTS / 2) {
         slot->same_as = was->number;
     } else {
-        note(slot, ctx, task);
-        map_update(&lately, &name, &now, 0);
+        note(slot, &packet, task);
+        map_update(&lately, &name, &last.now, 0);
     }
     __sync_val_compare_and_swap(&slot->number, 0, next + 1);
     __sync_val_compare_and_swap(&slot->busy, 1, 0);
 
-    u64 buffer = (u64)ctx->skb;
+    u64 buffer = (u64)packet.skb;
     struct place place = {.number = next + 1, .slot = key};
     map_update(&passing, &buffer, &place, 0);
     return NF_ACCEPT;
 }
 
 SEC("socket/behind") int behind(struct bpf_nf_ctx *ctx) {
-    u8 head[HEAD] = {};
+    u64 head[HEAD / 8] = {};
+    struct packet packet = {};
     struct flow flow = {};
-    if (skipped(ctx))
-        return NF_ACCEPT;
+    // What has no record is let by before anything else is looked at.
     u64 buffer = (u64)ctx->skb;
     struct place *place = map_lookup(&passing, &buffer);
-    if (!place)
+    if (!place || !looked_at(ctx, &packet))
         return NF_ACCEPT;
     u64 number = place->number;
     u32 key = place->slot;
     struct slot *slot = map_lookup(&slots, &key);
     if (!slot || slot->number != number)
         return NF_ACCEPT;
-    u32 length = ctx->skb->len;
-    u32 size = length < HEAD ? length : HEAD;
-    asm volatile("" : "+r"(size));
-    if (size < 20 || size > HEAD || !packet_head(ctx, head, size))
+    if (!packet_head(&packet, head))
         return NF_ACCEPT;
     // A buffer's address is used again: it must be the same packet.
     for (int at = 0; at < HEAD / 8; at++)
-        if (((u64 *)head)[at] != ((u64 *)slot->head)[at])
+        if (head[at] != slot->head[at])
             return NF_ACCEPT;
     map_delete(&passing, &buffer);
     slot->accepted = number;
     slot->done = number;
-    if (udp_flow(ctx, head, &flow)) {
+    if (udp_flow(&packet, head, &flow)) {
         u64 now = boot_ns();
         map_update(&accepted, &flow, &now, 0);
     }

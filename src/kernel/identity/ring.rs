@@ -145,7 +145,7 @@ pub(super) enum Told {
 }
 
 /// A packet, as far as records tell packets apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Sent {
     /// Its first bytes, and zeros behind its end.
     pub head: [u8; HEAD],

@@ -4,7 +4,7 @@
 //! first bytes, sequence number and all. Packets that look the same are told apart by their order only where it can't matter: when
 //! all were sent by one process. Else the answer is that it was one of them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,8 +42,8 @@ pub struct Watch {
     _attached: Attached,
     ring: Ring,
     cgroups: Arc<Cgroups>,
-    /// Records whose packets may yet be told of.
-    waiting: HashMap<Sent, Vec<Waiting>>,
+    /// Records whose packets may yet be told of, by the packets' first bytes.
+    waiting: BTreeMap<Sent, Vec<Waiting>>,
     /// The same, oldest first.
     order: VecDeque<(u64, Sent, Instant)>,
     /// Those that were taken out of the ring when it was last looked at: they may have been on their way.
@@ -98,7 +98,7 @@ impl Watch {
             _attached: attached,
             ring,
             cgroups,
-            waiting: HashMap::new(),
+            waiting: BTreeMap::new(),
             order: VecDeque::new(),
             fresh: Vec::new(),
             history: VecDeque::new(),
@@ -225,9 +225,9 @@ impl Watch {
         if self.waiting.contains_key(&whole) {
             return Some(whole);
         }
-        // A rule may hand over less than is kept here. All are looked through, so not for a packet that is whole.
+        // A rule may hand over less than is kept here.
         let part = attempted.head.len() < HEAD && length(&attempted.head)? > attempted.head.len();
-        self.waiting.keys().find(|packet| part && packet.known().starts_with(&attempted.head)).copied()
+        if part { beginning(&self.waiting, &attempted.head) } else { None }
     }
 
     /// Answers with one of the records that look like the packet.
@@ -324,6 +324,14 @@ impl Watch {
     }
 }
 
+/// A packet that begins with these bytes. There may be a great many that do not.
+fn beginning<T>(packets: &BTreeMap<Sent, T>, head: &[u8]) -> Option<Sent> {
+    // Those that begin so follow one another, behind shorter ones that are told apart from them by their length alone.
+    let from = Sent { length: 0, ..Sent::of(head) };
+    let mut behind = packets.range(from..).map(|(packet, _)| packet).take(HEAD + 1);
+    behind.find(|packet| packet.known().starts_with(head)).copied()
+}
+
 /// The length that a packet gives itself; `None` for less than its header.
 fn length(packet: &[u8]) -> Option<usize> {
     let at = |at: usize| packet.get(at..)?.first_chunk().map(|two| usize::from(u16::from_be_bytes(*two)));
@@ -357,6 +365,21 @@ impl fmt::Debug for Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_packet_is_found_by_its_beginning() {
+        let packets = [&b"ab"[..], b"ab\0\0", b"ab\0\0\0", b"ab\0\0x", b"ac", b"b", b"\xff\xff"];
+        let packets: BTreeMap<Sent, ()> = packets.iter().map(|packet| (Sent::of(packet), ())).collect();
+        let found = |head: &[u8]| beginning(&packets, head).map(|packet| packet.known().to_vec());
+        assert_eq!(found(b"ab\0").unwrap(), b"ab\0\0");
+        assert_eq!(found(b"ab\0\0\0").unwrap(), b"ab\0\0\0");
+        assert_eq!(found(b"ab\0\0x").unwrap(), b"ab\0\0x");
+        assert_eq!(found(b"\xff").unwrap(), b"\xff\xff");
+        assert_eq!([found(b"ab\0\0\0\0"), found(b"aa"), found(b"\xff\xff\xff")], [None, None, None]);
+        // Behind as many shorter ones as there can be.
+        let packets: BTreeMap<Sent, ()> = (0..=HEAD).map(|length| (Sent::of(&vec![0; length]), ())).collect();
+        assert_eq!(beginning(&packets, &[0; HEAD]).map(|packet| packet.length), Some(HEAD as u8));
+    }
 
     #[test]
     fn a_packet_says_how_long_it_is() {

@@ -192,6 +192,25 @@ impl Socket {
         Ok(all)
     }
 
+    /// The number of a table, which no other table of its namespace ever had. `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::table`].
+    #[doc(alias = "NFTA_TABLE_HANDLE")]
+    pub fn table_handle(&mut self, id: &TableId) -> Result<Option<Handle>> {
+        let mut handle = None;
+        let answer = self.ask(Request::table(id), false, |message| {
+            handle = nftables::handle(message).map_err(undecodable)?;
+            Ok(())
+        })?;
+        match answer.refused {
+            None => Ok(handle),
+            Some(refused) if refused.errno == libc::ENOENT => Ok(None),
+            Some(refused) => Err(refusal::of_question(&format!("read table {id}"), &refused)),
+        }
+    }
+
     /// The number of a chain, by which it is renamed. `None` when it is not there.
     ///
     /// # Errors

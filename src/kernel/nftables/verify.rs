@@ -1,5 +1,7 @@
 //! Whether a table is what it was meant to be.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use crate::nft::{Chain, Data, Element, Rule, Ruleset, Set, TableId, still_element, still_rule};
@@ -58,41 +60,46 @@ fn place(element: &Element) -> (&Data, Option<&Data>, bool, bool) {
 }
 
 fn elements(set: &Set, want: &Ruleset, have: &Ruleset) -> Option<String> {
-    let of = |ruleset: &Ruleset| {
+    fn of<'a>(ruleset: &'a Ruleset, set: &Set) -> impl Iterator<Item = &'a Element> {
         let all = ruleset.elements.iter().filter(|(table, name, _)| *table == set.table && *name == set.name);
-        let mut all: Vec<Element> = all.flat_map(|(_, _, elements)| elements.iter().cloned()).collect();
-        for element in &mut all {
-            // An end of an interval runs out with its start.
-            let own = element.timeout.or(set.timeout).filter(|time| !time.is_zero() && !element.interval_end);
-            *element = Element { timeout: own, ..still_element(element) };
-        }
-        all.sort_by(|a, b| place(a).cmp(&place(b)));
-        // What was added twice is there once.
-        all.dedup_by(|a, b| place(a) == place(b));
-        all
-    };
-    let (want, have) = (of(want), of(have));
+        all.flat_map(|(_, _, elements)| elements)
+    }
     let what = format!("set {} {}", set.table, set.name);
-    let (mut left, mut right) = (want.iter().peekable(), have.iter().peekable());
-    loop {
-        match (left.next(), right.next()) {
-            (None, None) => return None,
-            (Some(missing), None) => return Some(format!("element {:?} of {what} is not there", missing.key)),
-            (None, Some(extra)) => return Some(format!("element {:?} of {what} was not wanted", extra.key)),
-            (Some(want), Some(have)) if place(want) < place(have) => {
-                return Some(format!("element {:?} of {what} is not there", want.key));
-            }
-            (Some(want), Some(have)) if place(want) > place(have) => {
-                return Some(format!("element {:?} of {what} was not wanted", have.key));
-            }
-            (Some(want), Some(have)) => {
-                let same = Element { timeout: have.timeout, ..want.clone() };
-                if same != *have || !close(want.timeout, have.timeout) {
-                    return Some(differs(&format!("an element of {what}"), want, have));
+    // There may be a great many of them. What was added twice is there once.
+    let mut wanted = HashMap::new();
+    for element in of(want, set) {
+        wanted.entry(place(element)).or_insert((element, false));
+    }
+    for element in of(have, set) {
+        match wanted.entry(place(element)) {
+            Entry::Vacant(_) => return Some(format!("element {:?} of {what} was not wanted", element.key)),
+            Entry::Occupied(mut there) => {
+                let (want, seen) = there.get_mut();
+                if !same(set, want, element) {
+                    return Some(differs(&format!("an element of {what}"), want, element));
                 }
+                *seen = true;
             }
         }
     }
+    let missing = of(want, set).find(|element| wanted.get(&place(element)).is_none_or(|(_, seen)| !seen));
+    missing.map(|element| format!("element {:?} of {what} is not there", element.key))
+}
+
+/// Whether two elements of a place are the same, but for what the kernel counts and rounds.
+fn same(set: &Set, want: &Element, have: &Element) -> bool {
+    let own = |element: &Element| {
+        // An end of an interval runs out with its start.
+        element.timeout.or(set.timeout).filter(|time| !time.is_zero() && !element.interval_end)
+    };
+    // Nothing of an element without expressions counts, and few have any.
+    let rest = if want.exprs.is_empty() && have.exprs.is_empty() {
+        (&want.data, &want.comment, &want.extra) == (&have.data, &have.comment, &have.extra)
+    } else {
+        let still = |element| Element { timeout: None, ..still_element(element) };
+        still(want) == still(have)
+    };
+    rest && close(own(want), own(have))
 }
 
 fn close(want: Option<Duration>, have: Option<Duration>) -> bool {

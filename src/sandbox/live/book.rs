@@ -79,6 +79,8 @@ pub(super) struct Book {
     names: HashMap<DnsName, BTreeMap<IpAddr, Instant>>,
     /// How many addresses that are.
     count: usize,
+    /// Before that moment none of them is forgotten: it was looked, and what came since holds for longer. `None` before the first look.
+    stale: Option<Instant>,
     /// Open because of a name.
     armed: BTreeMap<DirectAddress, Armed>,
 }
@@ -95,7 +97,7 @@ impl Book {
     /// Opens the book of a sandbox with nothing in it.
     pub(super) fn new(policy: &Policy) -> Self {
         let scope = std::sync::Arc::new(Scope::of(policy));
-        Self { scope, fixed: BTreeSet::new(), names: HashMap::new(), count: 0, armed: BTreeMap::new() }
+        Self { scope, fixed: BTreeSet::new(), names: HashMap::new(), count: 0, stale: None, armed: BTreeMap::new() }
     }
 
     /// What has to be opened, or opened for longer, so that these addresses of a name are open until then. Nothing where all of it is
@@ -118,12 +120,16 @@ impl Book {
     /// Whether these addresses of a name find room, after what has run out is forgotten.
     pub(super) fn has_room(&mut self, name: &DnsName, addresses: &[(IpAddr, Instant)], now: Instant) -> bool {
         let known = self.names.get(name);
-        let new =
-            addresses.iter().filter(|(address, _)| known.is_none_or(|known| !known.contains_key(address))).count();
-        if self.count + new > MOST {
+        let new: BTreeSet<IpAddr> = addresses
+            .iter()
+            .map(|(address, _)| *address)
+            .filter(|address| known.is_none_or(|known| !known.contains_key(address)))
+            .collect();
+        // All are looked through only when one of them may have run out.
+        if self.count + new.len() > MOST && self.stale.is_none_or(|stale| stale < now) {
             self.forget_names(now);
         }
-        self.count + new <= MOST
+        self.count + new.len() <= MOST
     }
 
     /// Notes what a name led to.
@@ -133,6 +139,7 @@ impl Book {
         }
         let known = self.names.entry(name.clone()).or_default();
         for (address, until) in addresses {
+            self.stale = self.stale.map(|stale| stale.min(*until + GONE));
             let longest = known.entry(*address).or_insert_with(|| {
                 self.count += 1;
                 *until
@@ -197,12 +204,16 @@ impl Book {
     pub(super) fn kept(&mut self, kept: &[(DirectAddress, Instant)]) {
         self.armed(kept);
         let scope = self.scope.clone();
+        let mut by_address: HashMap<IpAddr, Vec<(DirectAddress, Instant)>> = HashMap::new();
+        for (to, until) in kept {
+            by_address.entry(to.address).or_default().push((*to, *until));
+        }
         for (name, addresses) in &mut self.names {
-            for (to, until) in kept {
-                if let Some(known) = addresses.get_mut(&to.address)
-                    && scope.endpoints(name, to.address).any(|endpoint| endpoint == *to)
-                {
-                    *known = (*known).max(*until);
+            for (address, known) in addresses {
+                for (to, until) in by_address.get(address).into_iter().flatten() {
+                    if scope.endpoints(name, *address).any(|endpoint| endpoint == *to) {
+                        *known = (*known).max(*until);
+                    }
                 }
             }
         }
@@ -234,6 +245,9 @@ impl Book {
             !addresses.is_empty()
         });
         self.count = self.names.values().map(BTreeMap::len).sum();
+        // Nothing there: what comes first says when.
+        let earliest = self.names.values().flat_map(BTreeMap::values).min();
+        self.stale = earliest.map(|until| *until + GONE);
     }
 
     /// What another policy takes: `hosts` is what is known of its names for good, `led` where its names lead until then.
@@ -383,7 +397,15 @@ mod tests {
         book.led(&a, &many);
         assert!(book.has_room(&a, &many, now), "what is known needs no more room");
         assert!(!book.has_room(&name("b.example.com"), &many[..1], now));
+        // It was looked, and is not again before something may have run out.
+        assert_eq!(book.stale, Some(now + SECOND + GONE));
+        book.led(&a, &[(many[0].0, now + 5 * SECOND)]);
+        assert!(!book.has_room(&name("b.example.com"), &many[..1], now + SECOND));
         assert!(book.has_room(&name("b.example.com"), &many[..1], now + GONE + 2 * SECOND));
+        // An address that an answer has twice takes the room of one.
+        let mut book = Book::new(&policy("*.example.com:443"));
+        book.led(&a, &many[1..]);
+        assert!(book.has_room(&a, &[many[0], many[0]], now));
     }
 
     #[test]

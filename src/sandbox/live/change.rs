@@ -12,7 +12,7 @@ use crate::{Error, ErrorKind, Result};
 
 use super::super::host::{Admission, Reach};
 use super::super::known::{self, Known};
-use super::{Live, allow_list, gone, told_apart};
+use super::{Live, Turn, allow_list, gone, told_apart};
 
 /// A line of a policy that can be added and taken away while a sandbox stands.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -189,8 +189,8 @@ impl Control {
             asked.direct.retain(|to| !old.direct.iter().any(|there| there.value.host == to.value.host));
         }
         let known = known::names(&asked, self.0.resolver.as_ref(), &self.0.names).await?;
-        let live = self.0.clone();
-        let done = tokio::task::spawn_blocking(move || live.apply(new, &known)).await;
+        let turn = self.0.turn().await;
+        let done = tokio::task::spawn_blocking(move || turn.apply(new, &known)).await;
         done.map_err(|lost| Error::new(ErrorKind::Io, "the thread that changed a policy was lost").because(lost))?
     }
 }
@@ -223,10 +223,11 @@ fn fixed(old: &Policy, new: &Policy) -> Result<()> {
     same("pool", Some(&pool(old)), Some(&pool(new)))
 }
 
-impl Live {
+impl Turn {
     /// Has another policy hold. Blocks.
-    fn apply(&self, new: Policy, known: &Known) -> Result<()> {
-        let mut state = self.state();
+    fn apply(mut self, new: Policy, known: &Known) -> Result<()> {
+        let live = self.live.clone();
+        let mut state = live.state();
         let now = Instant::now();
         let must = |policy: &Policy| permanent(policy).into_iter().map(|to| to.address).collect::<BTreeSet<IpAddr>>();
         // What is open for good by its address has to be reachable; so it is when a sandbox is made.
@@ -236,28 +237,31 @@ impl Live {
         let known = may_open(&new, known, admission)?;
         let (hosts, led) = told_apart(&new, &known, now);
         let change = state.book.change(&new, &hosts, &led, now);
+        drop(state);
         // While packets still pass, so that the reset reaches the peer, too;
         if !change.close.is_empty() {
-            state.abort(&change.close);
+            self.abort(&change.close);
         }
-        let mut inside = Ok(());
-        if !change.close.is_empty() || !change.open.is_empty() {
-            state.commit_outside(&change.close, &change.open)?;
-            // From here on it holds. Should a program that may do so have spoilt the rules inside, what is revoked is cut all the same, and
-            // what is allowed may be refused there.
-            inside = state.commit_inside(&change.close, &change.open);
+        let changes = !change.close.is_empty() || !change.open.is_empty();
+        if changes {
+            self.commit_outside(&change.close, &change.open)?;
         }
+        // From here on it holds. Should a program that may do so have spoilt the rules inside, or made them slow, what is revoked is cut all the
+        // same, and what is allowed may be refused there.
+        let mut state = live.state();
         state.book = change.next;
-        *self.scope.write().unwrap_or_else(std::sync::PoisonError::into_inner) = state.book.scope.clone();
-        self.allow.send_replace(allow_list(&new));
+        *live.scope.write().unwrap_or_else(std::sync::PoisonError::into_inner) = state.book.scope.clone();
+        live.allow.send_replace(allow_list(&new));
         state.policy = new;
-        self.sooner.notify_one();
+        drop(state);
+        live.sooner.notify_one();
+        let inside = if changes { self.commit_inside(&change.close, &change.open) } else { Ok(()) };
         if change.close.is_empty() {
             return inside;
         }
         // and once more for what was opened in between.
-        state.abort(&change.close);
-        inside.and(state.cut(&change.close))
+        self.abort(&change.close);
+        inside.and(self.cut(&change.close))
     }
 }
 

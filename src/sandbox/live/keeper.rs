@@ -12,13 +12,14 @@ use crate::plan::{HELD, REFRESH};
 use crate::policy::{DnsName, EndpointHost, HostPattern};
 use crate::{Error, ErrorKind, Result};
 
-use super::{Live, gone};
+use super::{Live, Turn, gone};
 
 /// What runs out within that time is looked at in one go: answers may come and run out by the hundred.
 pub(super) const TOGETHER: Duration = Duration::from_millis(200);
 
-/// How long to wait after something went wrong.
+/// How long to wait after something went wrong, and when it has gone wrong again and again.
 const PAUSE: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Keeps addresses open to which flows live, and sleeps while nothing runs out.
 ///
@@ -27,16 +28,25 @@ pub(super) async fn keep(live: Arc<Live>, idle: bool) {
     if idle {
         live.sooner.notified().await;
     }
+    let mut pause = PAUSE;
     loop {
-        let work = live.clone();
-        let wake = match tokio::task::spawn_blocking(move || work.look()).await {
-            Ok(Ok(wake)) => wake,
+        let turn = live.turn().await;
+        let wake = match tokio::task::spawn_blocking(move || turn.look()).await {
+            Ok(Ok(wake)) => {
+                pause = PAUSE;
+                wake
+            }
             Ok(Err(error)) => {
                 if live.state().admission.is_none() {
                     return;
                 }
-                tracing::warn!(error = %error.chain(), "addresses in use may be closed early");
-                Some(Instant::now() + PAUSE)
+                // A program that may do so can spoil the rules inside for good. Once is enough to tell.
+                if pause == PAUSE {
+                    tracing::warn!(error = %error.chain(), "addresses in use may be closed early");
+                }
+                let wake = Instant::now() + pause;
+                pause = LONGEST.min(2 * pause);
+                Some(wake)
             }
             Err(_) => return,
         };
@@ -55,10 +65,11 @@ pub(super) async fn keep(live: Arc<Live>, idle: bool) {
 /// How many names are asked for at once.
 const AT_ONCE: usize = 16;
 
-impl Live {
+impl Turn {
     /// Opens for longer what is in use and due, forgets what is gone, and says when to look again. Blocks.
-    fn look(&self) -> Result<Option<Instant>> {
-        let mut state = self.state();
+    fn look(mut self) -> Result<Option<Instant>> {
+        let live = self.live.clone();
+        let mut state = live.state();
         if state.admission.is_none() {
             return Err(gone());
         }
@@ -69,11 +80,13 @@ impl Live {
         }
         let due = state.book.due(now);
         if !due.is_empty() {
-            let used = state.used(&due)?;
+            drop(state);
+            let used = self.used(&due)?;
             let (used, unused): (Vec<_>, Vec<_>) = due.into_iter().partition(|to| used.contains(to));
-            let kept = state.book.used(&used, now);
-            let open = state.book.elements(&kept, now);
-            state.commit(&open)?;
+            let kept = live.state().book.used(&used, now);
+            let open = live.state().book.elements(&kept, now);
+            self.commit(&open)?;
+            state = live.state();
             state.book.kept(&kept);
             state.book.unused(&unused);
         }
@@ -112,8 +125,8 @@ async fn renew(live: &Arc<Live>, name: &DnsName) -> Result<()> {
         .into_iter()
         .map(|address| (address.to_canonical(), HELD))
         .collect();
-    let (work, asked) = (live.clone(), name.clone());
-    let opened = tokio::task::spawn_blocking(move || work.open(&asked, &addresses)).await;
+    let (turn, asked) = (live.turn().await, name.clone());
+    let opened = tokio::task::spawn_blocking(move || turn.open(&asked, &addresses)).await;
     match opened {
         Ok(Ok(())) => Ok(()),
         Ok(Err(Refused::Special { address, class })) => {

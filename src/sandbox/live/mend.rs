@@ -8,7 +8,7 @@ use crate::kernel::nftables::Change;
 use crate::nft::{Data, Element, Object, Ruleset, Table, Transaction, Verb, diff};
 use crate::plan::{SLACK, elements_inside};
 
-use super::{Live, State, gone};
+use super::{State, Turn, gone};
 
 /// How far the kernel's clock of an element may be from ours: as long as a commit may take on a machine that is busy.
 const DRIFT: Duration = Duration::from_secs(10);
@@ -17,15 +17,14 @@ const DRIFT: Duration = Duration::from_secs(10);
 /// it.
 const LOOKS: usize = 3;
 
-impl Live {
+impl Turn {
     /// Says whether somebody else changed the rules inside, and which of what was heard tells of it: none where only a look at the
     /// rules does. Blocks.
     ///
     /// `want` is the fence as it was committed, without elements.
-    pub(in crate::sandbox) fn tampered<'a>(&self, want: &Ruleset, heard: &'a [Change]) -> Option<Vec<&'a Change>> {
-        // Under this lock every commit of our own is noted.
-        let mut state = self.state();
-        let rules = state.rules.as_ref()?;
+    pub(in crate::sandbox) fn tampered<'a>(mut self, want: &Ruleset, heard: &'a [Change]) -> Option<Vec<&'a Change>> {
+        // Every commit of our own was noted in its turn.
+        let rules = self.inside().ok()?.rules.as_ref()?;
         let (mut theirs, mut doubtful) = (Vec::new(), false);
         for change in heard {
             match change {
@@ -43,7 +42,7 @@ impl Live {
         }
         for _ in 0..LOOKS {
             // What can't be read is not what was written.
-            if state.difference(want).is_ok_and(|steps| steps.operations().is_empty()) {
+            if self.difference(want).is_ok_and(|steps| steps.operations().is_empty()) {
                 return None;
             }
         }
@@ -56,10 +55,9 @@ impl Live {
     ///
     /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) when somebody else owns the table, or as
     /// [`Socket::commit`](crate::kernel::nftables::Socket::commit).
-    pub(in crate::sandbox) fn mend(&self, want: &Ruleset) -> Result<()> {
-        let mut state = self.state();
-        let steps = state.difference(want);
-        let rules = state.rules.as_mut().ok_or_else(gone)?;
+    pub(in crate::sandbox) fn mend(mut self, want: &Ruleset) -> Result<()> {
+        let steps = self.difference(want);
+        let rules = self.inside()?.rules.as_mut().ok_or_else(gone)?;
         if steps.is_ok_and(|steps| steps.operations().is_empty() || rules.commit(&steps).is_ok()) {
             return Ok(());
         }
@@ -69,16 +67,14 @@ impl Live {
             anew.push(Verb::Add, Object::Table(Table::new(table.id.clone())));
             anew.push(Verb::Delete, Object::Table(Table::new(table.id.clone())));
         }
-        let whole = state.now(want, &Ruleset::default())?;
+        let whole = self.live.state().now(want, &Ruleset::default())?;
         whole.into_transaction().operations().iter().for_each(|step| anew.push(step.verb, step.object.clone()));
-        state.rules.as_mut().ok_or_else(gone)?.commit(&anew).map(drop)
+        self.inside()?.rules.as_mut().ok_or_else(gone)?.commit(&anew).map(drop)
     }
-}
 
-impl State {
     /// What it takes to make the rules inside what they should be.
     fn difference(&mut self, want: &Ruleset) -> Result<Transaction> {
-        let rules = self.rules.as_mut().ok_or_else(gone)?;
+        let rules = self.inside()?.rules.as_mut().ok_or_else(gone)?;
         let mut have = Ruleset::default();
         for table in &want.tables {
             // Whoever commits without pause, to tables of his own, must not keep this from an answer.
@@ -91,9 +87,11 @@ impl State {
             have.elements.extend(there.elements);
             have.rules.extend(there.rules);
         }
-        Ok(diff(&have, &self.now(want, &have)?))
+        Ok(diff(&have, &self.live.state().now(want, &have)?))
     }
+}
 
+impl State {
     /// The rules as they should be now. Of elements that are there and run out when they should, it has what is there.
     fn now(&self, want: &Ruleset, have: &Ruleset) -> Result<Ruleset> {
         let now = Instant::now();

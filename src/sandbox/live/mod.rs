@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
 
 use crate::dns::{Gate, Handed, HostResolver, Refused};
@@ -37,6 +37,9 @@ pub use change::{Control, Entry};
 /// One sandbox's fence, as it is now.
 pub(super) struct Live {
     state: Mutex<State>,
+    /// Whoever changes anything has it, from the first look at the state to the last note in it. The state's own lock is given back where something is
+    /// asked of the sandbox's namespace: a program that may do so can make the kernel take long there, and nobody else is to wait for it.
+    inside: Arc<tokio::sync::Mutex<Inside>>,
     /// Read on every question for a name, while a commit may hold the other lock.
     scope: RwLock<Arc<Scope>>,
     /// What the built-in proxy lets through.
@@ -56,16 +59,28 @@ pub(super) struct Live {
 struct State {
     policy: Policy,
     book: Book,
+    /// None when the sandbox is gone.
+    admission: Option<Admission>,
+    /// When the keeper looks next.
+    wake: Option<Instant>,
+}
+
+/// What reaches into the sandbox's namespace, and what belongs to a change.
+struct Inside {
     /// The wire's addresses: what flows of the sandbox come from.
     addresses: Addresses,
     /// Those inside; none when the sandbox is gone.
     rules: Option<nftables::Socket>,
-    admission: Option<Admission>,
-    /// Opened when first needed.
+    /// The host's. Opened when first needed.
     flows: Option<conntrack::Socket>,
     sockets: Option<inet_diag::Socket>,
-    /// When the keeper looks next.
-    wake: Option<Instant>,
+}
+
+/// The right to change what a sandbox has open.
+pub(super) struct Turn {
+    live: Arc<Live>,
+    /// There until it is dropped.
+    inside: Option<OwnedMutexGuard<Inside>>,
 }
 
 impl Live {
@@ -83,18 +98,11 @@ impl Live {
         // The plan has opened exactly this.
         let book = Book::new(policy).change(policy, &hosts, &led, now).next;
         let scope = RwLock::new(book.scope.clone());
-        let state = State {
-            policy: policy.clone(),
-            book,
-            addresses,
-            rules: Some(rules),
-            admission: Some(admission),
-            flows: None,
-            sockets: None,
-            wake: None,
-        };
+        let state = State { policy: policy.clone(), book, admission: Some(admission), wake: None };
+        let inside = Inside { addresses, rules: Some(rules), flows: None, sockets: None };
         Arc::new(Self {
             state: Mutex::new(state),
+            inside: Arc::new(tokio::sync::Mutex::new(inside)),
             scope,
             allow: watch::channel(allow_list(policy)).0,
             sooner: Notify::new(),
@@ -124,10 +132,24 @@ impl Live {
 
     /// Lets go of the namespace, and gives back the place in the host's table. Nothing can be changed from here on.
     pub(super) fn retire(&self) -> Option<Admission> {
-        let mut state = self.state();
-        (state.rules, state.sockets, state.flows) = (None, None, None);
+        let admission = self.state().admission.take();
         self.sooner.notify_one();
-        state.admission.take()
+        self.let_go();
+        admission
+    }
+
+    /// Lets go of the namespace if the sandbox is gone. Whoever is about to change something does it afterwards.
+    fn let_go(&self) {
+        if self.state().admission.is_none()
+            && let Ok(mut inside) = self.inside.try_lock()
+        {
+            (inside.rules, inside.sockets, inside.flows) = (None, None, None);
+        }
+    }
+
+    /// Waits, without a thread, until nobody else changes anything.
+    pub(super) async fn turn(self: &Arc<Self>) -> Turn {
+        Turn { live: self.clone(), inside: Some(self.inside.clone().lock_owned().await) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -139,9 +161,26 @@ impl Live {
         self.scope.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What can be said of an answer without committing anything, or waiting for anybody: an answer from memory finds everything open, mostly.
+    fn open_already(
+        &self,
+        name: &DnsName,
+        addresses: &[(IpAddr, Duration)],
+    ) -> Option<std::result::Result<(), Refused>> {
+        let _turn = self.inside.try_lock().ok()?;
+        let mut state = self.state.try_lock().ok()?;
+        state
+            .wanting(name, addresses, Instant::now())
+            .map(|wanting| wanting.is_none())
+            .map_or_else(|refused| Some(Err(refused)), |already| already.then_some(Ok(())))
+    }
+}
+
+impl Turn {
     /// Opens what a name leads to. Blocks.
-    fn open(&self, name: &DnsName, addresses: &[(IpAddr, Duration)]) -> std::result::Result<(), Refused> {
-        let mut state = self.state();
+    fn open(mut self, name: &DnsName, addresses: &[(IpAddr, Duration)]) -> std::result::Result<(), Refused> {
+        let live = self.live.clone();
+        let mut state = live.state();
         let now = Instant::now();
         let Some(until) = state.wanting(name, addresses, now)? else { return Ok(()) };
         let only: Vec<IpAddr> = until.iter().map(|(address, _)| *address).collect();
@@ -158,30 +197,112 @@ impl Live {
         }
         let missing = state.book.missing(name, &ready);
         let open = state.book.elements(&missing, now);
-        state.commit(&open).map_err(Refused::Failed)?;
+        drop(state);
+        self.commit(&open).map_err(Refused::Failed)?;
+        let mut state = live.state();
         state.book.led(name, &ready);
         state.book.armed(&missing);
-        let next = state.book.next();
-        if next.is_some_and(|next| state.wake.is_none_or(|wake| next + keeper::TOGETHER < wake)) {
-            state.wake = next;
-            self.sooner.notify_one();
+        // What was armed before is known to the keeper.
+        let next = missing.iter().map(|(_, until)| *until).min();
+        if let Some(next) = next.filter(|next| state.wake.is_none_or(|wake| *next + keeper::TOGETHER < wake)) {
+            state.wake = Some(next);
+            live.sooner.notify_one();
         }
         Ok(())
     }
+
+    /// Opens on both sides, outside first. What could not be opened inside is closed outside.
+    fn commit(&mut self, open: &[Open]) -> Result<()> {
+        if open.is_empty() {
+            return Ok(());
+        }
+        self.commit_outside(&[], open)?;
+        self.commit_inside(&[], open).inspect_err(|_| {
+            let new: Vec<DirectAddress> = open.iter().filter(|open| !open.there).map(|open| open.to).collect();
+            let _ = self.commit_outside(&new, &[]);
+        })
+    }
+
+    fn commit_outside(&self, close: &[DirectAddress], open: &[Open]) -> Result<()> {
+        self.live.state().admission.as_mut().ok_or_else(gone)?.change(close, open)
+    }
+
+    fn commit_inside(&mut self, close: &[DirectAddress], open: &[Open]) -> Result<()> {
+        let rules = self.inside()?.rules.as_mut().ok_or_else(gone)?;
+        rules.commit(&change_inside(close, open)?).map(drop)
+    }
+
+    fn inside(&mut self) -> Result<&mut Inside> {
+        self.inside.as_deref_mut().ok_or_else(gone)
+    }
+
+    /// Which of these endpoints have a flow that lives.
+    fn used(&mut self, due: &[DirectAddress]) -> Result<HashSet<DirectAddress>> {
+        let due: HashSet<DirectAddress> = due.iter().copied().collect();
+        let flows = self.flows()?.into_iter().filter(|flow| flow.lives());
+        Ok(flows.filter_map(|flow| endpoint(&flow)).filter(|to| due.contains(to)).collect())
+    }
+
+    /// The sandbox's flows through the host.
+    fn flows(&mut self) -> Result<Vec<crate::wire::conntrack::Flow>> {
+        let addresses = self.inside()?.addresses;
+        let socket = self.conntrack()?;
+        let mut flows = socket.from(addresses.sandbox4.into())?;
+        flows.extend(socket.from(addresses.sandbox6.into())?);
+        Ok(flows)
+    }
+
+    fn conntrack(&mut self) -> Result<&mut conntrack::Socket> {
+        let host = self.live.state().admission.as_ref().ok_or_else(gone)?.host().clone();
+        match &mut self.inside()?.flows {
+            Some(socket) => Ok(socket),
+            empty => Ok(empty.insert(host.netns().run_near(conntrack::Socket::open)??)),
+        }
+    }
+
+    /// Ends the flows to these endpoints: connections inside are aborted, which tells the peer, and the host forgets them.
+    fn cut(&mut self, closed: &[DirectAddress]) -> Result<()> {
+        let unwanted: HashSet<DirectAddress> = closed.iter().copied().collect();
+        for flow in self.flows()? {
+            if endpoint(&flow).is_some_and(|to| unwanted.contains(&to)) {
+                self.conntrack()?.delete(&flow)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Aborts the connections inside that lead to these endpoints, so that their programs hear of it at once.
+    fn abort(&mut self, closed: &[DirectAddress]) {
+        let mut abort = || -> Result<()> {
+            let Inside { rules: Some(rules), sockets, .. } = self.inside()? else { return Ok(()) };
+            let sockets = match sockets {
+                Some(sockets) => sockets,
+                empty => empty.insert(Netns::of_socket(rules)?.run(inet_diag::Socket::open)??),
+            };
+            for transport in [Transport::Tcp, Transport::Udp] {
+                let unwanted: HashSet<(IpAddr, u16)> = closed
+                    .iter()
+                    .filter(|to| to.transport == transport)
+                    .map(|to| (to.address, to.port.get()))
+                    .collect();
+                if !unwanted.is_empty() {
+                    sockets.abort(transport.protocol(), |address, port| unwanted.contains(&(address, port)))?;
+                }
+            }
+            Ok(())
+        };
+        // Their packets are refused either way: a program hears of it when it sends next, or runs into a time-out.
+        if let Err(error) = abort() {
+            tracing::warn!(error = %error.chain(), "connections to a revoked endpoint can't be aborted inside");
+        }
+    }
 }
 
-impl Live {
-    /// What can be said of an answer without committing anything, or waiting for anybody: an answer from memory finds everything open, mostly.
-    fn open_already(
-        &self,
-        name: &DnsName,
-        addresses: &[(IpAddr, Duration)],
-    ) -> Option<std::result::Result<(), Refused>> {
-        let mut state = self.state.try_lock().ok()?;
-        state
-            .wanting(name, addresses, Instant::now())
-            .map(|wanting| wanting.is_none())
-            .map_or_else(|refused| Some(Err(refused)), |already| already.then_some(Ok(())))
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.inside = None;
+        // Whoever closed the sandbox meanwhile could not.
+        self.live.let_go();
     }
 }
 
@@ -228,88 +349,6 @@ impl State {
             return Ok(None);
         }
         Ok(Some(until))
-    }
-
-    /// Opens on both sides, outside first. What could not be opened inside is closed outside.
-    fn commit(&mut self, open: &[Open]) -> Result<()> {
-        if open.is_empty() {
-            return Ok(());
-        }
-        self.commit_outside(&[], open)?;
-        self.commit_inside(&[], open).inspect_err(|_| {
-            let new: Vec<DirectAddress> = open.iter().filter(|open| !open.there).map(|open| open.to).collect();
-            let _ = self.commit_outside(&new, &[]);
-        })
-    }
-
-    fn commit_outside(&mut self, close: &[DirectAddress], open: &[Open]) -> Result<()> {
-        self.admission.as_mut().ok_or_else(gone)?.change(close, open)
-    }
-
-    fn commit_inside(&mut self, close: &[DirectAddress], open: &[Open]) -> Result<()> {
-        let rules = self.rules.as_mut().ok_or_else(gone)?;
-        rules.commit(&change_inside(close, open)?).map(drop)
-    }
-
-    /// Which of these endpoints have a flow that lives.
-    fn used(&mut self, due: &[DirectAddress]) -> Result<HashSet<DirectAddress>> {
-        let due: HashSet<DirectAddress> = due.iter().copied().collect();
-        let flows = self.flows()?.into_iter().filter(|flow| flow.lives());
-        Ok(flows.filter_map(|flow| endpoint(&flow)).filter(|to| due.contains(to)).collect())
-    }
-
-    /// The sandbox's flows through the host.
-    fn flows(&mut self) -> Result<Vec<crate::wire::conntrack::Flow>> {
-        let (v4, v6) = (self.addresses.sandbox4.into(), self.addresses.sandbox6.into());
-        let socket = self.conntrack()?;
-        let mut flows = socket.from(v4)?;
-        flows.extend(socket.from(v6)?);
-        Ok(flows)
-    }
-
-    fn conntrack(&mut self) -> Result<&mut conntrack::Socket> {
-        let admission = self.admission.as_ref().ok_or_else(gone)?;
-        match &mut self.flows {
-            Some(socket) => Ok(socket),
-            empty => Ok(empty.insert(admission.host().netns().run_near(conntrack::Socket::open)??)),
-        }
-    }
-
-    /// Ends the flows to these endpoints: connections inside are aborted, which tells the peer, and the host forgets them.
-    fn cut(&mut self, closed: &[DirectAddress]) -> Result<()> {
-        let unwanted: HashSet<DirectAddress> = closed.iter().copied().collect();
-        for flow in self.flows()? {
-            if endpoint(&flow).is_some_and(|to| unwanted.contains(&to)) {
-                self.conntrack()?.delete(&flow)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Aborts the connections inside that lead to these endpoints, so that their programs hear of it at once.
-    fn abort(&mut self, closed: &[DirectAddress]) {
-        let Some(rules) = &self.rules else { return };
-        let mut abort = || -> Result<()> {
-            if self.sockets.is_none() {
-                self.sockets = Some(Netns::of_socket(rules)?.run(inet_diag::Socket::open)??);
-            }
-            let Some(sockets) = &mut self.sockets else { return Ok(()) };
-            for transport in [Transport::Tcp, Transport::Udp] {
-                let unwanted: HashSet<(IpAddr, u16)> = closed
-                    .iter()
-                    .filter(|to| to.transport == transport)
-                    .map(|to| (to.address, to.port.get()))
-                    .collect();
-                if !unwanted.is_empty() {
-                    sockets.abort(transport.protocol(), |address, port| unwanted.contains(&(address, port)))?;
-                }
-            }
-            Ok(())
-        };
-        // Their packets are refused either way: a program hears of it when it sends next, or runs into a time-out.
-        if let Err(error) = abort() {
-            tracing::warn!(error = %error.chain(), "connections to a revoked endpoint can't be aborted inside");
-        }
     }
 }
 
@@ -366,8 +405,8 @@ impl Gate for LiveGate {
             if let Some(answer) = self.0.open_already(asked, &addresses) {
                 return answer;
             }
-            let (live, name) = (self.0.clone(), asked.clone());
-            let opened = tokio::task::spawn_blocking(move || live.open(&name, &addresses)).await;
+            let (turn, name) = (self.0.turn().await, asked.clone());
+            let opened = tokio::task::spawn_blocking(move || turn.open(&name, &addresses)).await;
             opened.unwrap_or_else(|lost| {
                 let error = Error::new(ErrorKind::Io, "the thread that opened an address was lost").because(lost);
                 Err(Refused::Failed(error))
