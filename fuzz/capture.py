@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes what the kernel says about a ruleset into fuzz/corpus/{netlink,nftables}, one datagram a file, and what it says
-about refused packets into fuzz/corpus/{nflog,packet}, about flows into conntrack, about sockets into inet_diag.
+about refused packets into fuzz/corpus/{nflog,packet}, about flows into conntrack, about sockets into inet_diag, about links, addresses and
+routes into rtnetlink. What more than one decoder reads goes into netfilter too.
 
 Run it in a network namespace of its own, as root:
 
@@ -183,9 +184,13 @@ def main():
     links = ask(ROUTE, 18, REQUEST | DUMP, bytes(16)) + ask(ROUTE, 26, REQUEST | DUMP, bytes(12))
     for number, datagram in enumerate(links):
         (corpus / "netlink" / f"route-{number}").write_bytes(datagram)
+    (corpus / "netfilter").mkdir(parents=True, exist_ok=True)
+    for seed in (corpus / "nftables").glob("*-[0-9]-[0-9]*"):
+        (corpus / "netfilter" / seed.name).write_bytes(seed.read_bytes())
     for name, datagram in logged().items():
         (corpus / "nflog").mkdir(parents=True, exist_ok=True)
-        (corpus / "nflog" / name).write_bytes(datagram)
+        for target in ("nflog", "netfilter"):
+            (corpus / target / name).write_bytes(datagram)
         at = 20
         while at + 4 <= len(datagram):
             length, kind = struct.unpack_from("=HH", datagram, at)
@@ -195,9 +200,21 @@ def main():
                 # The target takes the version by its first byte.
                 (corpus / "packet" / name).write_bytes(bytes([packet[0] >> 4]) + packet)
             at += length + -length % 4
+    # By now there are links with addresses, and routes through them.
+    for name, kind, header in (("links", 18, 16), ("addresses", 22, 8), ("routes", 26, 12)):
+        (corpus / "rtnetlink").mkdir(parents=True, exist_ok=True)
+        at, datagram = 0, ask(ROUTE, kind, REQUEST | DUMP, bytes(header))[0]
+        for index in range(16):
+            if at + 16 > len(datagram):
+                break
+            length = struct.unpack_from("=I", datagram, at)[0]
+            (corpus / "rtnetlink" / f"{name}-{index}").write_bytes(datagram[at : at + length])
+            at += length + -length % 4
     for name, datagrams in connections().items():
         (corpus / name).parent.mkdir(parents=True, exist_ok=True)
         (corpus / name).write_bytes(datagrams[0])
+        if name.startswith("conntrack/"):
+            (corpus / "netfilter" / name.removeprefix("conntrack/")).write_bytes(datagrams[0])
 
 
 if __name__ == "__main__":

@@ -30,3 +30,11 @@ pub use sandbox::{
     Command, Control, Counted, Counters, Entry, EventStream, Host, OnReport, RemoteControl, Running, Sandbox,
     SandboxOptions, plan,
 };
+
+/// Parsers of bytes from outside that are no part of the API, for the fuzz targets.
+#[cfg(feature = "sandbox")]
+#[doc(hidden)]
+pub mod parsers {
+    pub use crate::kernel::identity::read_record;
+    pub use crate::sandbox::read_order;
+}

@@ -14,8 +14,8 @@ use std::sync::Once;
 use fuzz::TARGETS;
 
 /// The most that one corpus may hold: seeds are read by people, and run with every test.
-const MOST_FILES: usize = 100;
-const MOST_BYTES: u64 = 200 * 1024;
+const MOST_FILES: usize = 300;
+const MOST_BYTES: u64 = 1024 * 1024;
 
 thread_local! {
     /// Panics on this thread, those that a task of tokio's swallowed too.
@@ -87,7 +87,8 @@ macro_rules! replays {
     };
 }
 
-replays!(netlink nftables transaction ruleset json policy toml variables passwd proxy packet nflog dns btf conntrack inet_diag);
+replays!(netlink nftables transaction ruleset json policy toml variables passwd proxy packet nflog dns btf conntrack inet_diag netfilter
+    rtnetlink order record learn);
 
 /// Hands a target pseudo-random bytes: xorshift, the same on every machine.
 fn draw(times: usize, target: impl Fn(&[u8])) {

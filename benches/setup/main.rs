@@ -3,7 +3,7 @@
 //! ```sh
 //! cargo bench --bench setup             # needs root
 //! cargo bench --bench setup -- --quick  # a few rounds of each, as CI runs it
-//! cargo bench --bench setup -- many     # the policy of 10,000 endpoints alone
+//! cargo bench --bench setup -- transactions  # one part: `memory`, `sandbox`, `many` (10,000 endpoints) or `transactions`
 //! ```
 //!
 //! Everything happens in a network namespace of its own, with a small internet beside it. In one round each way is taken once, in
@@ -11,6 +11,7 @@
 
 mod internet;
 mod many;
+mod memory;
 mod ordinary;
 mod raw;
 mod table;
@@ -28,6 +29,7 @@ use ringfence::{Host, Sandbox};
 use internet::Internet;
 use table::{Row, Table};
 use time::Times;
+use transactions::{Kind, Sizes};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -36,29 +38,65 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 struct Rounds {
     setups: usize,
     connects: usize,
-    sizes: &'static [(usize, usize)],
+    sizes: Sizes,
+    memory: &'static [(Kind, usize)],
 }
 
-const FULL: Rounds = Rounds { setups: 100, connects: 2000, sizes: &[(1_000, 15), (10_000, 5), (100_000, 2)] };
-const QUICK: Rounds = Rounds { setups: 8, connects: 200, sizes: &[(1_000, 3)] };
+const FULL: Rounds = Rounds {
+    setups: 100,
+    connects: 2000,
+    sizes: Sizes {
+        rules: &[(100, 30), (1_000, 15), (10_000, 5), (100_000, 2)],
+        elements: &[(1_000, 15), (10_000, 5), (100_000, 2), (1_000_000, 2)],
+        read: &[(1_000, 15), (10_000, 5), (100_000, 2)],
+    },
+    memory: &[(Kind::Rules, 10_000), (Kind::Rules, 100_000), (Kind::Elements, 100_000), (Kind::Elements, 1_000_000)],
+};
+const QUICK: Rounds = Rounds {
+    setups: 8,
+    connects: 200,
+    sizes: Sizes { rules: &[(100, 3), (1_000, 3)], elements: &[(1_000, 3)], read: &[(1_000, 3)] },
+    memory: &[(Kind::Rules, 1_000), (Kind::Elements, 1_000)],
+};
 
 fn main() {
-    // Cargo passes `--bench`.
-    let said = |word| std::env::args().any(|argument| argument == word);
-    let rounds = if said("--quick") { QUICK } else { FULL };
-    let outcome = Netns::new().map_err(Into::into).and_then(|outer| outer.run(|| bench(rounds, said("many")))?);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.iter().position(|argument| argument == memory::ALONE) {
+        Some(at) => memory::alone(&arguments[at + 1..]),
+        None => all(&arguments),
+    };
     if let Err(error) = outcome {
         eprintln!("can't run the benchmarks: {error}");
         std::process::exit(1);
     }
 }
 
+/// All parts, or those that are named.
+fn all(arguments: &[String]) -> Outcome<()> {
+    // Cargo passes `--bench`.
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let rounds = if has("--quick") { QUICK } else { FULL };
+    let wanted = |part: &str| arguments.iter().all(|argument| argument.starts_with('-')) || has(part);
+    if wanted("memory") {
+        memory::run(rounds.memory)?;
+    }
+    Netns::new()?.run(|| {
+        if wanted("sandbox") || wanted("many") {
+            sandboxes(rounds, wanted("sandbox"), wanted("many"))?;
+        }
+        if wanted("transactions") { transactions::run(&rounds.sizes) } else { Ok(()) }
+    })?
+}
+
 /// Must run on a thread in a namespace of its own.
-fn bench(rounds: Rounds, only_many: bool) -> Outcome<()> {
+fn sandboxes(rounds: Rounds, common: bool, many: bool) -> Outcome<()> {
     let internet = Internet::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    if only_many {
-        return runtime.block_on(many::run((rounds.setups / 8).max(3), rounds.connects));
+    if many {
+        runtime.block_on(many::run((rounds.setups / 8).max(3), rounds.connects))?;
+    }
+    if !common {
+        return Ok(());
     }
     runtime.block_on(async {
         setups(rounds, "proxy only", Policy::builder().allow("example.com:443")?.build()?).await?;
@@ -77,10 +115,8 @@ fn bench(rounds: Rounds, only_many: bool) -> Outcome<()> {
             }
         };
         setups(rounds, "direct endpoints", policy).await?;
-        many::run(rounds.setups / 8, rounds.connects).await?;
         connects(rounds, &internet).await
-    })?;
-    transactions::run(rounds.sizes)
+    })
 }
 
 async fn probe(policy: Policy) -> Outcome<Policy> {

@@ -1,4 +1,4 @@
-//! Large transactions: ours, the same bytes sent again by hand, and `nft -f` with the same text.
+//! Large transactions: ours, the same bytes sent again by hand, and `nft -f` with the same text. And to read them again: ours, and `nft -j list ruleset`.
 
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -18,16 +18,77 @@ use super::raw;
 use super::table::{Row, Table};
 use super::time::Times;
 
-/// Sizes, each with the number of rounds.
-pub fn run(sizes: &[(usize, usize)]) -> Outcome<()> {
+/// Numbers of things, each with the number of rounds.
+#[derive(Clone, Copy)]
+pub struct Sizes {
+    pub rules: &'static [(usize, usize)],
+    pub elements: &'static [(usize, usize)],
+    /// Rules that are read.
+    pub read: &'static [(usize, usize)],
+}
+
+pub fn run(sizes: &Sizes) -> Outcome<()> {
     let mut table = Table::new("transactions", ["nft -f", "the same bytes by hand"]);
-    for (what, make) in [("rules", rules as fn(usize) -> Outcome<Ruleset>), ("elements", elements)] {
+    for (kind, sizes) in [(Kind::Rules, sizes.rules), (Kind::Elements, sizes.elements)] {
         for (size, rounds) in sizes {
-            table.row(compare(&format!("{size} {what}"), &make(*size)?, *rounds)?);
+            table.row(compare(&format!("{size} {}", kind.name()), &kind.make(*size)?, *rounds)?);
         }
     }
     table.print();
+    let mut table = Table::new("a namespace's ruleset, read", ["nft -j list ruleset", ""]);
+    for (size, rounds) in sizes.read {
+        table.row(read(&format!("{size} rules"), &Kind::Rules.make(*size)?, *rounds)?);
+    }
+    table.print();
     Ok(())
+}
+
+/// What a ruleset is full of.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Rules,
+    Elements,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Elements => "elements",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Rules, Self::Elements].into_iter().find(|kind| kind.name() == name)
+    }
+
+    pub fn make(self, count: usize) -> Outcome<Ruleset> {
+        match self {
+            Self::Rules => rules(count),
+            Self::Elements => elements(count),
+        }
+    }
+}
+
+fn read(name: &str, ruleset: &Ruleset, rounds: usize) -> Outcome<Row> {
+    let (mut ours, mut nft) = <(Times, Option<Times>)>::default();
+    let (netns, socket) = Netns::create_with(Socket::open)?;
+    let mut socket = socket?;
+    socket.commit(&ruleset.create())?;
+    for round in 0..=rounds {
+        let start = Instant::now();
+        let found = socket.ruleset()?;
+        ours.note(round > 0, start);
+        if found.rules.len() != ruleset.rules.len() {
+            return Err(format!("{} rules were read", found.rules.len()).into());
+        }
+        if installed("nft") {
+            let start = Instant::now();
+            netns.run(|| feed("nft", &["-j", "list", "ruleset"], ""))??;
+            nft.get_or_insert_default().note(round > 0, start);
+        }
+    }
+    Ok(Row::new(name, ours).other(nft.as_ref(), "no `nft` here"))
 }
 
 fn compare(name: &str, ruleset: &Ruleset, rounds: usize) -> Outcome<Row> {

@@ -7,7 +7,7 @@ use ringfence::nft::{Object, Transaction, Verb};
 use ringfence::wire::btf::Btf;
 use ringfence::wire::netlink::{self, Attributes, HEADER_LEN, Message};
 use ringfence::wire::packet::{self, Packet, Transport, Version};
-use ringfence::wire::{conntrack, inet_diag, nflog, nftables};
+use ringfence::wire::{conntrack, inet_diag, nflog, nftables, rtnetlink as route};
 
 /// The deepest nesting that is walked: deeper than any message of the kernel's.
 const DEPTH: usize = 12;
@@ -49,14 +49,19 @@ fn walk(datagram: &[u8], attributes: Attributes<'_>, depth: usize) {
     }
 }
 
-/// Decodes nf_tables messages. An object that comes out of one is encoded by libnftnl and decoded to itself.
+/// Decodes nf_tables messages, as answers and as what a monitor hears. An object that comes out of one is encoded by libnftnl and decoded to itself.
 ///
 /// Not the other way round: bytes have many spellings of one object (padding, flags, attributes that mean nothing to us).
 pub fn nftables(datagram: &[u8]) {
     for message in netlink::messages(datagram) {
         let Ok(message) = message else { break };
-        let _ = nftables::generation(&message);
+        if let Ok((generation, _)) = nftables::commit(&message) {
+            assert_eq!(nftables::generation(&message), Ok(generation));
+        }
+        let _ = nftables::handle(&message);
+        let change = nftables::change(&message);
         let Ok(mut object) = nftables::decode(&message) else { continue };
+        assert_eq!(change.map(|operation| (operation.verb, operation.object)), Ok((Verb::Add, object.clone())));
         if let Object::Rule(rule) = &mut object {
             // A dump has it, and a new rule can't choose its own.
             rule.handle = None;
@@ -89,6 +94,23 @@ pub fn join(first: Object, second: Object) -> Object {
             Object::Elements { table, set, elements }
         }
         (first, second) => panic!("{first:?} became two, the other one is {second:?}"),
+    }
+}
+
+/// Decodes links, addresses and routes. What a name or a prefix can't be is refused.
+pub fn rtnetlink(datagram: &[u8]) {
+    for message in netlink::messages(datagram) {
+        let Ok(message) = message else { break };
+        if let Ok(link) = route::link(&message) {
+            assert!(!link.name.contains('\0'), "{link:?}");
+        }
+        if let Ok(Some(address)) = route::address(&message) {
+            assert_eq!(address.address.prefix_len(), message.payload[1]);
+        }
+        if let Ok(Some(found)) = route::route(&message) {
+            assert_eq!(found.destination.addr().is_ipv4(), message.payload[0] == 2, "{found:?}");
+            assert_eq!(found.destination.prefix_len(), message.payload[1]);
+        }
     }
 }
 

@@ -39,14 +39,18 @@ pub fn ruleset(bytes: &[u8]) {
 
 /// Without numbers and clocks.
 fn still(mut ruleset: Ruleset) -> Ruleset {
+    // How long ago something was goes on while it is read.
+    let timeless = |exprs: &mut Vec<Expr>| exprs.retain(|expr| !matches!(expr, Expr::Last { .. }));
     ruleset.rules.iter_mut().for_each(|rule| rule.handle = None);
+    ruleset.sets.iter_mut().for_each(|set| timeless(&mut set.exprs));
     for (_, _, elements) in &mut ruleset.elements {
-        elements.iter_mut().for_each(|element| element.expires = None);
+        for element in elements.iter_mut() {
+            element.expires = None;
+            timeless(&mut element.exprs);
+        }
         elements.sort_by(|a, b| (&a.key, &a.key_end, a.interval_end).cmp(&(&b.key, &b.key_end, b.interval_end)));
     }
-    for rule in &mut ruleset.rules {
-        rule.exprs.retain(|expr| !matches!(expr, Expr::Last { .. }));
-    }
+    ruleset.rules.iter_mut().for_each(|rule| timeless(&mut rule.exprs));
     ruleset
 }
 

@@ -3,25 +3,29 @@
 //! Each function takes what comes and panics when something that must hold does not. `fuzz_targets/` hands them what libFuzzer
 //! makes up, `tests/corpora.rs` of the main package what is kept in `corpus/` and `crashes/`.
 
+mod audit;
 mod bytes;
 mod dns;
 mod kernel;
+mod netfilter;
 mod proxy;
 mod text;
 mod transaction;
 
-pub use bytes::{btf, conntrack, inet_diag, netlink, nflog, nftables, packet};
+pub use audit::{learn, record};
+pub use bytes::{btf, conntrack, inet_diag, netlink, nflog, nftables, packet, rtnetlink};
 pub use dns::dns;
 pub use kernel::ruleset;
+pub use netfilter::netfilter;
 pub use proxy::proxy;
-pub use text::{json, passwd, policy, toml, variables};
+pub use text::{json, order, passwd, policy, toml, variables};
 pub use transaction::transaction;
 
 /// What a target does with its bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("netlink", netlink),
     ("nftables", nftables),
     ("transaction", transaction),
@@ -38,4 +42,9 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("btf", btf),
     ("conntrack", conntrack),
     ("inet_diag", inet_diag),
+    ("netfilter", netfilter),
+    ("rtnetlink", rtnetlink),
+    ("order", order),
+    ("record", record),
+    ("learn", learn),
 ];

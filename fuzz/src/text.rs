@@ -8,9 +8,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::str::FromStr;
 
+use ringfence::kernel::identity::Way;
 use ringfence::kernel::passwd::Account;
 use ringfence::link::VethPair;
 use ringfence::nft::{InterfaceName, Ruleset};
+use ringfence::parsers::read_order;
 use ringfence::plan::{Format, HostView, Plan};
 use ringfence::policy::*;
 use ringfence::wire::nftables;
@@ -31,6 +33,16 @@ pub fn policy(bytes: &[u8]) {
     round_trip(text, User::from_str);
     round_trip(text, EnvVar::from_str);
     round_trip(text, SandboxName::from_str);
+    round_trip(text, DnsGrace::from_str);
+    round_trip(text, EventsTo::from_str);
+    round_trip(text, EventsFormat::from_str);
+    round_trip(text, LearnTo::from_str);
+    round_trip(text, MetricsTo::from_str);
+    round_trip(text, LandlockMode::from_str);
+    round_trip(text, FilePath::from_str);
+    if let Ok(way) = text.parse::<Way>() {
+        assert_eq!(way.to_string(), text);
+    }
     // Shown with its port, which a direct host does not take back.
     if let Err(error) = Endpoint::parse_host(text) {
         one_line(&error);
@@ -67,8 +79,24 @@ fn one_line(error: &PolicyError) {
 /// Reads a policy file, and makes of it what `run` would: settings, a plan, a batch for the kernel.
 pub fn toml(bytes: &[u8]) {
     match Layer::from_toml(bytes, Path::new("policy.toml")).and_then(|layer| Settings::from_layers([layer])) {
-        Ok(settings) => plan(&settings.policy),
+        Ok(settings) => {
+            plan(&settings.policy);
+            // What is written of it, as orders and audits do, says the same.
+            let written = settings.policy.to_toml_with_credentials();
+            let again = Layer::from_toml(written.as_bytes(), Path::new("written.toml"))
+                .and_then(|layer| Settings::from_layers([layer]))
+                .unwrap_or_else(|error| panic!("{error}\n{written}"));
+            assert_eq!(again.policy.to_toml_with_credentials(), written);
+        }
         Err(error) => one_line(&error),
+    }
+}
+
+/// Reads an order on the control socket. One that is refused is refused in one line.
+pub fn order(bytes: &[u8]) {
+    if let Err(error) = read_order(bytes) {
+        let line = error.chain().to_string();
+        assert!(!line.contains(char::is_control), "{line:?}");
     }
 }
 

@@ -14,8 +14,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -122,8 +122,9 @@ impl<'a> Part<'a> {
             let new = want.chains.iter().find(|new| new.name == old.name);
             new.is_none_or(|new| plain_chain(old) == plain_chain(new))
         });
-        let sets =
-            self.sets.iter().all(|old| want.sets.iter().find(|new| new.name == old.name).is_none_or(|new| old == new));
+        let sets = self.sets.iter().all(|old| {
+            want.sets.iter().find(|new| new.name == old.name).is_none_or(|new| still_set(old) == still_set(new))
+        });
         let objects = self.objects.iter().all(|old| {
             let new = want.objects.iter().find(|new| (&new.name, new.state.kind()) == (&old.name, old.state.kind()));
             new.is_none_or(|new| still(old) == still(new))
@@ -375,6 +376,13 @@ pub(crate) fn still_rule(rule: &Rule) -> Rule {
     rule
 }
 
+/// A set without what the kernel counts by the expressions that its elements are given, for comparison.
+pub(crate) fn still_set(set: &Set) -> Set {
+    let mut set = set.clone();
+    set.exprs.iter_mut().for_each(still_expr);
+    set
+}
+
 /// An element without what the kernel counts, for comparison.
 pub(crate) fn still_element(element: &Element) -> Element {
     let mut element = Element { expires: None, ..element.clone() };
@@ -423,6 +431,17 @@ mod tests {
 
     fn steps(have: &Ruleset, want: &Ruleset) -> Vec<String> {
         diff(have, want).operations().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_a_set_gives_its_elements_may_count() {
+        let mut have = ruleset(&[1], &[7]);
+        have.sets[0].exprs = vec![Expr::Last { set: true, milliseconds: 4 }];
+        let mut want = have.clone();
+        want.sets[0].exprs = vec![Expr::Last { set: true, milliseconds: 12 }];
+        assert_eq!(steps(&have, &want), [""; 0]);
+        want.sets[0].exprs.clear();
+        assert_ne!(steps(&have, &want), [""; 0]);
     }
 
     #[test]

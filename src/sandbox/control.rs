@@ -180,27 +180,64 @@ async fn line(stream: &mut tokio::net::UnixStream) -> std::io::Result<Option<Vec
     }
 }
 
-/// Does what a line says, and gives back the policy as it is then.
-async fn obey(line: &[u8], control: &Control) -> Result<String> {
-    let request: Request = serde_json::from_slice(line)
-        .map_err(|error| Error::new(ErrorKind::Decode, "the order can't be read").because(error))?;
-    if request.ringfence != VERSION {
-        let what = format!("this is version {VERSION} of the protocol, and version {} was spoken", request.ringfence);
-        return Err(
-            Error::new(ErrorKind::Unsupported, what).hint("use the ringfence that the sandbox was started with")
-        );
-    }
-    if request.order != Order::Show {
+/// What a line asks for.
+#[derive(Debug)]
+enum Asked {
+    Show,
+    Set(Box<Policy>),
+    Allow(Vec<Entry>),
+    Revoke(Vec<Entry>),
+}
+
+impl Asked {
+    fn read(line: &[u8]) -> Result<Self> {
+        let request: Request = serde_json::from_slice(line)
+            .map_err(|error| Error::new(ErrorKind::Decode, "the order can't be read").because(error))?;
+        if request.ringfence != VERSION {
+            let what =
+                format!("this is version {VERSION} of the protocol, and version {} was spoken", request.ringfence);
+            return Err(
+                Error::new(ErrorKind::Unsupported, what).hint("use the ringfence that the sandbox was started with")
+            );
+        }
+        if request.order == Order::Show {
+            return Ok(Self::Show);
+        }
         let layer = Layer::from_toml(request.policy.as_bytes(), Path::new("order"))?;
         let Settings { policy, .. } = Settings::from_layers([layer])?;
-        match request.order {
-            Order::Show => {}
-            Order::Set => control.replace(policy).await?,
-            Order::Allow => control.allow(entries(policy)?).await?,
-            Order::Revoke => control.revoke(entries(policy)?).await?,
-        }
-        tracing::info!(order = ?request.order, "the policy was changed by order");
+        Ok(match request.order {
+            Order::Show => Self::Show,
+            Order::Set => Self::Set(Box::new(policy)),
+            Order::Allow => Self::Allow(entries(policy)?),
+            Order::Revoke => Self::Revoke(entries(policy)?),
+        })
     }
+}
+
+/// Reads an order as a sandbox would, and gives back what it asks for, to be shown. For the fuzz targets, which have no sandbox.
+#[doc(hidden)]
+pub fn read_order(line: &[u8]) -> Result<String> {
+    Asked::read(line).map(|asked| format!("{asked:?}"))
+}
+
+/// Does what a line says, and gives back the policy as it is then.
+async fn obey(line: &[u8], control: &Control) -> Result<String> {
+    let order = match Asked::read(line)? {
+        Asked::Show => return Ok(control.policy().to_toml()),
+        Asked::Set(policy) => {
+            control.replace(*policy).await?;
+            Order::Set
+        }
+        Asked::Allow(entries) => {
+            control.allow(entries).await?;
+            Order::Allow
+        }
+        Asked::Revoke(entries) => {
+            control.revoke(entries).await?;
+            Order::Revoke
+        }
+    };
+    tracing::info!(?order, "the policy was changed by order");
     Ok(control.policy().to_toml())
 }
 

@@ -45,6 +45,8 @@ use crate::{Error, ErrorKind, Result};
 
 pub use command::Command;
 pub use control::RemoteControl;
+#[doc(hidden)]
+pub use control::read_order;
 pub use counters::{Counted, Counters};
 pub use host::Host;
 pub use live::{Control, Entry};

@@ -162,19 +162,21 @@ fn tuple(attributes: Attributes<'_>) -> Result<Option<Tuple>, DecodeError> {
     })
 }
 
+/// As the kernel's own parser has it, the last attribute of a kind is the one that counts.
 fn tcp_state(attributes: Attributes<'_>) -> Result<Option<TcpState>, DecodeError> {
+    let mut state = None;
     for attribute in attributes {
         let attribute = attribute?;
         if attribute.kind == 1 {
             for field in attribute.nested() {
                 let field = field?;
                 if field.kind == 1 {
-                    return Ok(TcpState::of_number(field.u8("state of a TCP flow")?));
+                    state = TcpState::of_number(field.u8("state of a TCP flow")?);
                 }
             }
         }
     }
-    Ok(None)
+    Ok(state)
 }
 
 fn ipv4(attribute: &Attribute<'_>) -> Result<IpAddr, DecodeError> {

@@ -27,6 +27,8 @@ mod watch;
 pub use marks::Marks;
 pub use means::{Means, Nobody, Way};
 pub use program::{Logged, Program};
+#[doc(hidden)]
+pub use ring::read_record;
 pub use watch::Watch;
 
 /// Most processes that are named for one packet. Each is told with all that is known of it, and a program can start any number of them.

@@ -289,6 +289,18 @@ impl Sender {
     }
 }
 
+/// Reads a slot of a ring, cut or filled up to its size, and gives back every text in it. For the fuzz targets, which have no ring of the kernel's.
+#[doc(hidden)]
+pub fn read_record(bytes: &[u8]) -> Vec<String> {
+    let mut slot = Box::new([0; SIZE]);
+    slot.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    let record = Record::new(slot);
+    assert!(record.packet.known().len() <= HEAD);
+    let Told::Here(sender) = record.sender else { return Vec::new() };
+    let names = sender.chain().into_iter().map(|one| one.comm);
+    names.chain(sender.path()).chain(sender.arguments().unwrap_or_default()).collect()
+}
+
 /// Arguments as the kernel keeps them, each with a NUL behind it.
 pub(super) fn arguments(bytes: &[u8]) -> Vec<String> {
     let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::Duration;
 
-use crate::nft::{Chain, Data, Element, Rule, Ruleset, Set, TableId, still_element, still_rule};
+use crate::nft::{Chain, Data, Element, Rule, Ruleset, Set, TableId, still_element, still_rule, still_set};
 
 /// The coarsest clock of a kernel ticks a hundred times a second, and timeouts are rounded to it.
 const TICK: Duration = Duration::from_millis(10);
@@ -15,7 +15,11 @@ pub(super) fn difference(id: &TableId, want: &Ruleset, have: &Ruleset) -> Option
     if table(want) != table(have) {
         return Some(differs(&format!("table {id}"), &table(want), &table(have)));
     }
-    let sets = |ruleset: &Ruleset| named(&ruleset.sets, |set| set.table == *id, |set: &Set| set.name.to_string());
+    let sets = |ruleset: &Ruleset| {
+        let mut sets = named(&ruleset.sets, |set| set.table == *id, |set: &Set| set.name.to_string());
+        sets.iter_mut().for_each(|(_, set)| *set = still_set(set));
+        sets
+    };
     let chains = |ruleset: &Ruleset| {
         let mut chains = named(&ruleset.chains, |chain| chain.table == *id, |chain: &Chain| chain.name.to_string());
         for (_, chain) in &mut chains {

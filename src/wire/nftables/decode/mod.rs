@@ -194,6 +194,14 @@ impl<'a> Rest<'a> {
         self.attributes.push(RawAttribute { kind: attribute.kind, value });
     }
 
+    /// Keeps an attribute if no field says all of it. Of several of its kind the last one counts, as it does for the fields.
+    fn keep_if(&mut self, odd: bool, attribute: Attribute<'a>) {
+        self.attributes.retain(|kept| kept.kind != attribute.kind);
+        if odd {
+            self.keep(attribute);
+        }
+    }
+
     /// The comment, and the rest of the user data where it is not what follows from the object.
     fn with_comment(self, kind: u8, derived: &[u8]) -> (Option<crate::nft::Comment>, Extra) {
         let (comment, others) = super::user_data::split(kind, self.user_data.unwrap_or_default());

@@ -113,9 +113,7 @@ pub(super) fn flowtable(family: Family, attributes: Attributes<'_>, offset: usiz
             4..=6 => {}
             7 => {
                 flags = attribute.be32("flowtable flags")?;
-                if flags & !(flowtable_flag::OFFLOAD | flowtable_flag::COUNTER) != 0 {
-                    rest.keep(attribute);
-                }
+                rest.keep_if(flags & !(flowtable_flag::OFFLOAD | flowtable_flag::COUNTER) != 0, attribute);
             }
             _ => rest.keep(attribute),
         }

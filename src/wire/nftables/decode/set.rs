@@ -23,11 +23,11 @@ pub(super) fn set(family: Family, attributes: Attributes<'_>, offset: usize) -> 
             5 => key_len = Some(attribute.be32("key length")? as usize),
             6 => data_type = Some(attribute.be32("data type")?),
             7 => data_len = Some(attribute.be32("data length")? as usize),
-            8 => match attribute.be32("set policy")? {
-                0 => policy = SetPolicy::Performance,
-                1 => policy = SetPolicy::Memory,
-                _ => rest.keep(attribute),
-            },
+            8 => {
+                let number = attribute.be32("set policy")?;
+                policy = if number == 1 { SetPolicy::Memory } else { SetPolicy::Performance };
+                rest.keep_if(number > 1, attribute);
+            }
             9 => description = Some(attribute),
             // Number within a transaction, padding, handle; since Linux 6.17 how it is kept and how full it is.
             10 | 14 | 16 | 19 | 20 => {}

@@ -16,9 +16,8 @@ pub(super) fn table(family: Family, attributes: Attributes<'_>, offset: usize) -
             1 => id = Some(table_id(family, attribute)?),
             2 => {
                 flags = attribute.be32("table flags")?;
-                if flags & !(table_flag::DORMANT | table_flag::OWNER | table_flag::PERSIST) != 0 {
-                    rest.keep(attribute);
-                }
+                let known = table_flag::DORMANT | table_flag::OWNER | table_flag::PERSIST;
+                rest.keep_if(flags & !known != 0, attribute);
             }
             // How many things are in it, handle, padding, port of the owner.
             3 | 4 | 5 | 7 => {}
@@ -69,9 +68,8 @@ pub(super) fn chain(family: Family, attributes: Attributes<'_>, offset: usize) -
             }
             10 => {
                 flags = attribute.be32("chain flags")?;
-                if flags & !(chain_flag::BASE | chain_flag::OFFLOAD | chain_flag::BINDING) != 0 {
-                    rest.keep(attribute);
-                }
+                let known = chain_flag::BASE | chain_flag::OFFLOAD | chain_flag::BINDING;
+                rest.keep_if(flags & !known != 0, attribute);
             }
             12 => rest.user_data = Some(attribute.payload),
             _ => rest.keep(attribute),
