@@ -2,6 +2,7 @@
 
 #[cfg(feature = "sandbox")]
 pub mod child;
+pub mod clock;
 #[cfg(feature = "sandbox")]
 pub mod conntrack;
 #[cfg(feature = "sandbox")]

@@ -13,6 +13,7 @@ mod monitor;
 mod read;
 mod refusal;
 mod verify;
+mod whole;
 
 use std::collections::VecDeque;
 use std::ffi::c_void;

@@ -296,3 +296,17 @@ pub fn rulesets() -> Vec<(&'static str, Vec<Message>)> {
         ),
     ]
 }
+
+/// A rule that no dump has room for, between two others, and a table behind it. The kernel takes it, and its dumps end before it as if
+/// there were no more.
+pub fn rule_too_large_to_dump() -> Vec<Message> {
+    let comment: Vec<u8> = [&b"a comment of xtables"[..], &[0; 236]].concat();
+    let large = vec![expr("match", vec![text(1, "comment"), number(2, 0), bytes(3, &comment)]); 128];
+    let mut messages = rules(vec![vec![verdict(DROP)], large, vec![verdict(DROP)]]);
+    let behind = |mut message: Message| {
+        message.attrs[0] = text(1, "u");
+        message
+    };
+    messages.extend([table(), chain(vec![]), rule(vec![verdict(DROP)], vec![])].map(behind));
+    messages
+}

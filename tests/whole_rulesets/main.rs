@@ -6,13 +6,18 @@
 //!
 //! - `RINGFENCE_RULESETS=NAME`: only scripts whose name contains this, with all that differs
 //! - `RINGFENCE_RULESET_SEEDS=N`: how many rulesets to generate
+//! - `RINGFENCE_RULESETS_FOLDER=PATH`: scripts from elsewhere, `*.nft`, for the test that takes them
 //! - `RINGFENCE_RULESETS_PROGRAM=PATH`: another `ringfence` to try
 
+mod becomes;
 mod beyond;
 mod generate;
+mod listed;
 mod netlink;
 mod nft;
+mod refused;
 mod replay;
+mod rules;
 mod shot;
 
 use std::collections::BTreeMap;
@@ -91,10 +96,7 @@ impl Outcome {
 }
 
 /// Ways of taking a ruleset up and putting it back.
-const WAYS: [&str; 3] = ["raw replay", "save, restore", "list, nft -f"];
-
-/// How a refusal begins of a ruleset for which nft(8) has no words, or of which ringfence doesn't know them.
-const UNSAID: &str = "list: ";
+const WAYS: [&str; 2] = ["raw replay", "save, restore"];
 
 /// Says past the test harness, which hides what a passing test prints.
 fn tell(text: &str) {
@@ -122,8 +124,12 @@ fn most_lines() -> usize {
 }
 
 fn golden(folder: &str) -> Vec<Script> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rulesets").join(folder);
-    let mut scripts: Vec<Script> = fs::read_dir(&folder)
+    scripts(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rulesets").join(folder))
+}
+
+/// The scripts of a folder, as far as they are wanted.
+fn scripts(folder: &Path) -> Vec<Script> {
+    let mut scripts: Vec<Script> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "nft"))
@@ -176,7 +182,6 @@ fn try_ours(script: &Script, ours: bool) -> Outcome {
         let had = Shot::take();
         let bytes = dump();
         let saved = ours.then(|| rules(&["save"], None));
-        let listed = ours.then(|| rules(&["list"], None));
         let mut back = |way, put: &dyn Fn() -> Result<(), String>| {
             flush();
             ways.push((
@@ -193,9 +198,6 @@ fn try_ours(script: &Script, ours: bool) -> Outcome {
                 let saved = saved.as_ref().map_err(|why| format!("save: {why}"))?;
                 rules(&["restore"], Some(saved)).map(drop).map_err(|why| format!("restore: {why}"))
             });
-        }
-        if let Some(listed) = &listed {
-            back(WAYS[2], &|| load(listed.as_ref().map_err(|why| format!("{UNSAID}{why}"))?));
         }
         let mut minded = BTreeMap::new();
         for (at, asymmetry) in ASYMMETRIES.iter().enumerate() {
@@ -277,27 +279,56 @@ fn report(title: &str, outcomes: &[Outcome], started: Instant) {
     tell(&format!("{table}{differing}"));
 }
 
-/// Scripts that `list` says in other words than nft(8), with the same meaning, or in words that nft(8) does not take: see docs/known-limits.md.
-const OTHER_WORDS: [&str; 4] = ["l4-udplite", "meta-keys", "nat-ip6", "set-quotas"];
-
-/// Every way of ours must bring back everything. Text says less than a dump, and `list` says what it can't say; what it does say must be what nft(8)
-/// shows. Of drawn rulesets it is not held to that: they have `typeof` sets, of which it writes the type.
-fn hold(outcomes: &[Outcome], drawn: bool) {
+/// Every way of ours must bring back everything.
+fn hold(outcomes: &[Outcome]) {
     let mut lost: Vec<String> = Vec::new();
     for outcome in outcomes {
-        for (way, back) in &outcome.ways {
-            let same = match back {
-                _ if *way == WAYS[2] && (drawn || OTHER_WORDS.contains(&outcome.name.as_str())) => true,
-                Back::Refused(why) if *way == WAYS[2] && why.starts_with(UNSAID) => true,
-                back if *way == WAYS[2] => back.same()[0],
-                back => back.same() == [true; 3],
-            };
-            if !same {
-                lost.push(format!("{} by {way}", outcome.name));
-            }
+        for (way, _) in outcome.ways.iter().filter(|(_, back)| back.same() != [true; 3]) {
+            lost.push(format!("{} by {way}", outcome.name));
         }
     }
     assert!(lost.is_empty(), "{} came back differently: {lost:#?}", lost.len());
+}
+
+/// Scripts in which nft(8) makes a comparison of a set that is left with one range.
+const SAME_MEANING: [&str; 4] = ["l4-comp", "l4-dccp", "l4-udplite", "meta-keys"];
+
+/// Says what became of scripts whose text of `list` nft(8) loaded, and holds that nothing became something else, and how many rules of a
+/// hundred have a text.
+fn hold_listed(title: &str, scripts: &[Script], least: usize) {
+    let listed = in_parallel(scripts, |script| {
+        in_namespace(&links(&script.text), || match load(&script.text) {
+            Ok(()) => listed::try_list(most_lines()),
+            Err(why) => panic!("{}: {why}", script.name),
+        })
+    });
+    let (mut told, mut changed) = (String::new(), Vec::new());
+    let mut reasons: BTreeMap<String, (usize, String)> = BTreeMap::new();
+    for (script, listed) in scripts.iter().zip(&listed) {
+        for what in &listed.unshown {
+            let reason = what.split_once(": ").map_or(what.as_str(), |(_, reason)| reason);
+            let reason: String = reason.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect();
+            let entry = reasons.entry(reason).or_insert_with(|| (0, format!("{}: {what}", script.name)));
+            entry.0 += 1;
+        }
+        for changed in &listed.changed {
+            let _ = writeln!(told, "  CHANGED {}: {changed}", script.name);
+        }
+        if !SAME_MEANING.contains(&script.name.as_str()) {
+            changed.extend(listed.changed.iter().map(|what| format!("{}: {what}", script.name)));
+        }
+    }
+    for (reason, (count, example)) in reasons {
+        let _ = writeln!(told, "  UNSHOWN {count}: {reason}\n      {example}");
+    }
+    let sum = |of: fn(&listed::Listed) -> usize| listed.iter().map(of).sum::<usize>();
+    let (rules, same) = (sum(|listed| listed.rules), sum(|listed| listed.same));
+    let (unshown, count) = (sum(|listed| listed.unshown.len()), sum(|listed| listed.changed.len()));
+    tell(&format!(
+        "{told}{title}, list: {rules} rules, {same} in chains that come back as they were, {unshown} unshown, {count} changed"
+    ));
+    assert!(changed.is_empty(), "text that means something else: {changed:#?}");
+    assert!((rules - unshown.min(rules)) * 100 >= rules * least, "{unshown} of {rules} have no text");
 }
 
 #[test]
@@ -320,7 +351,7 @@ fn every_ruleset_of_the_corpus_comes_back() {
         let _ = writeln!(told, "    {} refused, {} taken: {}", refused, taken, asymmetry.name);
     }
     tell(&told);
-    hold(&outcomes, false);
+    hold(&outcomes);
     if env::var_os("RINGFENCE_RULESETS").is_none() {
         for (at, asymmetry) in ASYMMETRIES.iter().enumerate() {
             assert!(minded.get(&at).is_some_and(|(refused, _)| *refused > 0), "nothing minds {}", asymmetry.name);
@@ -341,7 +372,7 @@ fn large_rulesets_come_back() {
         .collect();
     let outcomes = in_parallel(&scripts, |script| try_ours(script, ours));
     report("large", &outcomes, started);
-    hold(&outcomes, true);
+    hold(&outcomes);
 }
 
 #[test]
@@ -357,7 +388,7 @@ fn generated_rulesets_come_back() {
         .collect();
     let outcomes = in_parallel(&scripts, |script| try_ours(script, ours));
     report("generated", &outcomes, started);
-    hold(&outcomes, true);
+    hold(&outcomes);
 }
 
 /// Where nft(8) has no words, what the kernel dumps must be the same.
@@ -376,7 +407,37 @@ fn what_nft_cannot_say_comes_back() {
     }
     tell(&format!("SKIPPED rulesets, because this kernel refuses them: {refused:#?}"));
     report("beyond nft(8)", &outcomes, started);
-    hold(&outcomes, false);
+    hold(&outcomes);
+}
+
+/// The kernel ends a dump where a rule has no room in it, without a word: who saves what was dumped has lost the rest.
+#[test]
+fn a_rule_too_large_for_a_dump_is_not_passed_over() {
+    if !able() {
+        return;
+    }
+    in_namespace(&[], || {
+        if let Err(refusal) = Netfilter::open().commit(&beyond::rule_too_large_to_dump()) {
+            return tell(&format!("SKIPPED rulesets: this kernel refuses a rule of 38 KiB: {refusal:?}"));
+        }
+        let dumped = || dump().iter().filter(|message| message.kind == netlink::NEW_RULE).count();
+        if dumped() == 4 {
+            return tell("SKIPPED rulesets: this kernel dumps a rule of 38 KiB");
+        }
+        for what in ["save", "list"] {
+            let refused = rules(&[what], None).expect_err("a ruleset with a hole");
+            for part in ["rule with handle 3 of chain ip t c", "32 KiB"] {
+                assert!(refused.contains(part), "{refused}");
+            }
+        }
+        nft(&["delete", "rule", "ip", "t", "c", "handle", "3"], None).unwrap();
+        let saved = rules(&["save"], None).unwrap();
+        let had = dump();
+        assert_eq!(dumped(), 3);
+        flush();
+        rules(&["restore"], Some(&saved)).unwrap();
+        assert_eq!(raw_lines(&dump()), raw_lines(&had));
+    });
 }
 
 /// Makes what messages say, takes it up, and puts it back.
@@ -434,7 +495,7 @@ fn what_a_kernel_need_not_have_comes_back_where_it_has_it() {
     tell(&format!("SKIPPED rulesets, because this kernel has nothing to run them: {missing:?}"));
     let outcomes = in_parallel(&loaded, |script| try_ours(script, ours));
     report("corpus, for other kernels", &outcomes, started);
-    hold(&outcomes, false);
+    hold(&outcomes);
 }
 
 /// For docs/testing.md.
@@ -447,4 +508,57 @@ fn what_nft_loses_of_its_own_listings() {
     let started = Instant::now();
     let outcomes = in_parallel(&golden(""), try_nft);
     report("nft(8) by itself", &outcomes, started);
+}
+
+/// Scripts from elsewhere: how many come back, and what `list` says of them.
+#[test]
+fn rulesets_from_elsewhere_come_back() {
+    let Some(folder) = env::var_os("RINGFENCE_RULESETS_FOLDER").filter(|_| able()) else { return };
+    let started = Instant::now();
+    let mut scripts = scripts(Path::new(&folder));
+    let loads = in_parallel(&scripts, |script| in_namespace(&links(&script.text), || load(&script.text)));
+    let mut refused = Vec::new();
+    let mut loads = loads.into_iter();
+    scripts.retain(|script| match loads.next().expect("one for each") {
+        Ok(()) => true,
+        Err(why) => {
+            refused.push(format!("{}: {}", script.name, why.lines().take(2).collect::<Vec<_>>().join(" ")));
+            false
+        }
+    });
+    if env::var_os("RINGFENCE_RULESETS").is_some() {
+        tell(&format!("refused by nft(8): {refused:#?}"));
+    }
+    tell(&format!("{} loaded, {} refused by nft(8)", scripts.len(), refused.len()));
+    let outcomes = in_parallel(&scripts, |script| try_ours(script, true));
+    report("from elsewhere", &outcomes, started);
+    hold(&outcomes);
+    hold_listed("from elsewhere", &scripts, 99);
+}
+
+/// What `list` says, nft(8) makes the same of, byte for byte; what it can't say, it says that it can't.
+#[test]
+fn what_is_listed_nft_makes_the_same_of() {
+    if !able() {
+        return;
+    }
+    let mut scripts = golden("");
+    scripts.extend(rules::apart());
+    scripts.extend((0..20).map(|seed| Script { name: format!("seed-{seed}"), text: generate::script(seed) }));
+    scripts.retain(|script| wanted(&script.name));
+    hold_listed("corpus", &scripts, 99);
+}
+
+#[test]
+fn every_rule_comes_back() {
+    if !able() {
+        return;
+    }
+    let started = Instant::now();
+    let mut scripts = rules::apart();
+    scripts.push(rules::drawn());
+    scripts.retain(|script| wanted(&script.name));
+    let outcomes = in_parallel(&scripts, |script| try_ours(script, true));
+    report("rules", &outcomes, started);
+    hold(&outcomes);
 }

@@ -87,6 +87,8 @@ fn is_nest(path: &[u16], kind: u8) -> bool {
         (NEW_CHAIN, [4] | [4, 4] | [8]) => true,
         // the list, its elements, their data; xt compatibility
         (NEW_RULE, [4] | [5]) => true,
+        // A verdict holds its code and its chain.
+        (NEW_RULE, [4, 1, 2, 2, 2]) => true,
         (NEW_RULE, [4, 1, rest @ ..]) => within_expression(rest) && rest.len() < 3,
         // description, its concatenation and the fields of that; expression, expressions
         (NEW_SET, [9] | [9, 2] | [9, 2, 1] | [17] | [17, 2] | [18] | [18, 1] | [18, 1, 2]) => true,

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::netlink::{
     Attr, Body, Message, NEW_CHAIN, NEW_ELEMENTS, NEW_FLOWTABLE, NEW_OBJECT, NEW_RULE, NEW_SET, NEW_TABLE, Netfilter,
-    show, text_of,
+    show,
 };
 use crate::nft::nft;
 
@@ -108,8 +108,7 @@ pub fn raw_lines(messages: &[Message]) -> Vec<String> {
             NEW_OBJECT => "object",
             _ => "flowtable",
         };
-        let table =
-            attrs.iter().find(|attr| attr.kind == 1).and_then(|attr| text_of(attr.as_bytes())).unwrap_or_default();
+        let table = attrs.iter().find(|attr| attr.kind == 1).map(|attr| attr.as_bytes().to_vec()).unwrap_or_default();
         let rename = |name: &[u8]| anonymous.get(&(message.family, table.clone(), name.to_vec())).cloned();
         let mut of_message = Vec::new();
         attrs.iter_mut().for_each(|attr| renamed(attr, &rename));
@@ -135,7 +134,7 @@ pub fn raw_lines(messages: &[Message]) -> Vec<String> {
 }
 
 /// A large set's elements come in several messages, divided where a datagram was full.
-fn with_elements_of_a_set_in_one(messages: &[Message]) -> Vec<Message> {
+pub fn with_elements_of_a_set_in_one(messages: &[Message]) -> Vec<Message> {
     let mut joined: Vec<Message> = Vec::new();
     for message in messages {
         let list = |message: &Message| message.attrs.iter().position(|attr| attr.kind == 3);
@@ -155,11 +154,10 @@ fn with_elements_of_a_set_in_one(messages: &[Message]) -> Vec<Message> {
 }
 
 /// New names for anonymous sets and chains: the kernel's contain a number that depends on what else was there before.
-fn anonymous_names(messages: &[Message]) -> BTreeMap<(u8, String, Vec<u8>), Vec<u8>> {
+fn anonymous_names(messages: &[Message]) -> BTreeMap<(u8, Vec<u8>, Vec<u8>), Vec<u8>> {
     let mut names = BTreeMap::new();
     for rule in messages.iter().filter(|message| message.kind == NEW_RULE) {
-        let Some(table) = rule.attrs.iter().find(|attr| attr.kind == 1).and_then(|attr| text_of(attr.as_bytes()))
-        else {
+        let Some(table) = rule.attrs.iter().find(|attr| attr.kind == 1).map(|attr| attr.as_bytes().to_vec()) else {
             continue;
         };
         let mut uses = Vec::new();
@@ -204,7 +202,7 @@ fn renamed(attr: &mut Attr, rename: &impl Fn(&[u8]) -> Option<Vec<u8>>) {
 }
 
 /// Elements come in the order of a hash that is seeded anew for each set; what is left of their time passes.
-fn elements_in_order(attrs: &mut [Attr]) {
+pub fn elements_in_order(attrs: &mut [Attr]) {
     let Some(elements) = attrs.iter_mut().find(|attr| attr.kind == 3).and_then(Attr::nested_mut) else { return };
     for element in elements.iter_mut().filter_map(Attr::nested_mut) {
         for left in element.iter_mut().filter(|attr| attr.kind == 5) {

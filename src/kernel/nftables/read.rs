@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::whole::Uses;
 use super::{ATTEMPTS, MAX_DATAGRAMS, Received, Socket, refusal, verify};
 use crate::kernel::refusal::undecodable;
 use crate::nft::{Chain, ChainName, Element, Handle, Object, Rule, Ruleset, SetName, StatefulObject, Table, TableId};
@@ -301,13 +302,18 @@ impl Socket {
                 sets.push(set);
             }
         })?;
-        interrupted |= self.dump(Request::chains(id), "chains", |object| {
+        let mut uses = Uses::new();
+        interrupted |= self.dump_messages(Request::chains(id), "chains", |object, message| {
             if let Object::Chain(chain) = object
                 && wanted(&chain.table)
                 && known_chains.insert((chain.table.clone(), chain.name.clone()))
             {
+                if let Some(count) = nftables::uses(message).map_err(undecodable)? {
+                    uses.insert((chain.table.clone(), chain.name.clone()), count);
+                }
                 chains.push(chain);
             }
+            Ok(())
         })?;
         interrupted |= self.dump(Request::rules(id), "rules", |object| {
             if let Object::Rule(rule) = object
@@ -344,14 +350,24 @@ impl Socket {
                 elements.push(entry);
             }
         }
-        Ok(interrupted)
+        Ok(interrupted || !self.is_whole(ruleset, &uses)?)
     }
 
     fn dump(&mut self, request: Request, what: &str, mut each: impl FnMut(Object)) -> Result<bool> {
-        let answer = self.ask(request, true, |message| {
-            each(nftables::decode(message).map_err(undecodable)?);
+        self.dump_messages(request, what, |object, _| {
+            each(object);
             Ok(())
-        })?;
+        })
+    }
+
+    fn dump_messages(
+        &mut self,
+        request: Request,
+        what: &str,
+        mut each: impl FnMut(Object, &Message<'_>) -> Result<()>,
+    ) -> Result<bool> {
+        let answer =
+            self.ask(request, true, |message| each(nftables::decode(message).map_err(undecodable)?, message))?;
         match answer.refused {
             Some(refused) => Err(refusal::of_question(&format!("list {what}"), &refused)),
             None => Ok(answer.interrupted),

@@ -3,15 +3,27 @@
 use std::time::Duration;
 
 use super::value::{self, Kind};
-use super::word;
-use crate::nft::{Element, ElementData, MapTo, Set, Verdict};
+use super::{type_of, word};
+use crate::nft::{Element, ElementData, Expr, MapTo, Set, Verdict};
 
 /// The longest time the kernel counts, in milliseconds: more would not fit 64 bits of nanoseconds.
 const MAX_MILLISECONDS: u128 = (u64::MAX / 1_000_000) as u128;
 
-/// What the fields of a set's keys are, as far as their types tell.
+/// What the fields of a set's keys are, as far as the set tells.
 pub(super) fn kinds(set: &Set) -> Vec<Kind> {
-    set.key.0.iter().map_while(|field| Kind::of(*field)).collect()
+    type_of::key(set).map_or_else(
+        || set.key.0.iter().map_while(|field| type_of::kind(*field, type_of::key_order(set))).collect(),
+        |fields| fields.iter().map(|field| field.kind).collect(),
+    )
+}
+
+/// What the fields of a map's values are, as far as the set tells.
+pub(super) fn data_kinds(set: &Set) -> Vec<Kind> {
+    let Some(to) = type_of::data_type(set) else { return Vec::new() };
+    type_of::data(set).map_or_else(
+        || to.0.iter().map_while(|field| type_of::kind(*field, type_of::data_order(set))).collect(),
+        |fields| fields.iter().map(|field| field.kind).collect(),
+    )
 }
 
 /// Elements in nft(8) syntax, and those that have none with the reason.
@@ -41,7 +53,13 @@ impl Elements {
     fn push(&mut self, set: &Set, element: &Element, key: Result<String, String>) {
         let shown = key.and_then(|key| {
             let mut text = key;
-            for expr in &element.exprs {
+            // nft(8) prints an element's quota and reads none, but the kernel gives every element what its set has.
+            let quota = element.exprs.iter().any(|expr| matches!(expr, Expr::Quota(_)));
+            let inherited = quota && element.exprs == set.exprs;
+            if quota && !inherited {
+                return Err("nft(8) has no way to write a quota of its own".to_owned());
+            }
+            for expr in element.exprs.iter().filter(|_| !inherited) {
                 text += &format!(" {}", super::statement::show_state(expr)?);
             }
             if let Some(time) = element.timeout {
@@ -97,9 +115,15 @@ fn key(set: &Set, kinds: &[Kind], element: &Element) -> Result<String, String> {
 }
 
 /// The range of one field of a concatenation, as a prefix where it is one.
-fn field_range(kind: Kind, from: &[u8], to: &[u8]) -> Option<String> {
+pub(super) fn field_range(kind: Kind, from: &[u8], to: &[u8]) -> Option<String> {
     if from > to {
         return None;
+    }
+    if kind == Kind::IfName {
+        // All names that begin so.
+        let end = from.iter().position(|byte| *byte == 0)?;
+        let all = from[end..].iter().all(|byte| *byte == 0) && to[end..].iter().all(|byte| *byte == 0xff);
+        return (all && from[..end] == to[..end]).then(|| kind.show(&from[..end]))?;
     }
     if let (Kind::Ipv4 | Kind::Ipv6, Some(first), Some(last)) = (kind, value::big(from), value::big(to)) {
         let host_bits = (last - first).trailing_ones();
@@ -127,17 +151,31 @@ fn show_data(set: &Set, data: &ElementData) -> Result<String, String> {
             if data.len() != to.len() {
                 return Err("its value is not as long as those of the map".to_owned());
             }
-            let (mut rest, mut fields) = (data.as_bytes(), Vec::new());
-            for datatype in &to.0 {
-                let kind = Kind::of(*datatype);
-                let text = rest.get(..datatype.size()).and_then(|field| kind?.show(field));
-                fields
-                    .push(text.ok_or_else(|| format!("nft(8) has no way to write this value of {}", datatype.name()))?);
-                rest = rest.get(datatype.size().next_multiple_of(4)..).unwrap_or_default();
+            let to = type_of::data_type(set).ok_or("nft(8) syntax is not known for the type of its value")?;
+            let (bytes, kinds) = (data.as_bytes(), data_kinds(set));
+            let (mut from, mut last) = if type_of::has_ranges(set) { bytes.split_at(to.len()) } else { (bytes, bytes) };
+            let mut fields = Vec::new();
+            for (at, datatype) in to.0.iter().enumerate() {
+                let size = datatype.size();
+                let text = kinds.get(at).copied().zip(from.get(..size).zip(last.get(..size))).and_then(
+                    |(kind, (from, last))| if from == last { kind.show(from) } else { value_range(kind, from, last) },
+                );
+                let unwritable = || format!("nft(8) has no way to write this value of {}", datatype.name());
+                fields.push(text.ok_or_else(unwritable)?);
+                from = from.get(size.next_multiple_of(4)..).unwrap_or_default();
+                last = last.get(size.next_multiple_of(4)..).unwrap_or_default();
             }
             Ok(fields.join(" . "))
         }
     }
+}
+
+/// A range of values, which have no order for the kernel to go by.
+fn value_range(kind: Kind, from: &[u8], last: &[u8]) -> Option<String> {
+    if kind.native() {
+        return Some(format!("{}-{}", kind.show(from)?, kind.show(last)?));
+    }
+    field_range(kind, from, last)
 }
 
 /// Shows the elements of a plain set of ranges, which are the first keys of ranges and the first keys past them.
@@ -160,8 +198,9 @@ fn ranges(set: &Set, kinds: &[Kind], mut elements: Vec<&Element>, out: &mut Elem
         }
         match (open.take(), element.interval_end) {
             (Some(start), true) => out.push(set, start, range(set, kinds, start, Some(element))),
+            // One range ends where the next begins.
             (Some(start), false) => {
-                out.push(set, start, Err("the range that it begins does not end before the next".to_owned()));
+                out.push(set, start, range(set, kinds, start, Some(element)));
                 open = Some(element);
             }
             (None, false) => open = Some(element),
@@ -181,7 +220,10 @@ fn range(set: &Set, kinds: &[Kind], start: &Element, end: Option<&Element>) -> R
     let [datatype] = set.key.0.as_slice() else { return Err(unwritable()) };
     let (kind, width) = (*kinds.first().ok_or_else(unwritable)?, datatype.size());
     let from = value::big(start.key.as_bytes()).ok_or_else(unwritable)?;
-    let highest = u128::MAX >> (128 - 8 * width);
+    let highest = match kind {
+        Kind::Part { bits, behind } => u128::MAX >> 128_u8.saturating_sub(bits).min(127) << behind,
+        _ => u128::MAX >> (128 - 8 * width),
+    };
     let to = match end {
         Some(end) => value::big(end.key.as_bytes()).and_then(|end| end.checked_sub(1)).ok_or_else(unwritable)?,
         None => highest,
@@ -285,7 +327,9 @@ mod tests {
         let elements = [bound([1, 0, 0, 0], true), bound([2, 0, 0, 0], false), bound([3, 0, 0, 0], false)];
         let set = set(&[Datatype::Ipv4Addr], true);
         let out = show(&set, &kinds(&set), elements.iter());
-        assert_eq!((out.shown.len(), out.unshown.len()), (1, 2));
+        // Where one begins, the one before ends.
+        assert_eq!(out.shown, ["2.0.0.0/8", "3.0.0.0-255.255.255.255"]);
+        assert_eq!(out.unshown.len(), 1);
     }
 
     #[test]

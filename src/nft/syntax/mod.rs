@@ -6,9 +6,15 @@
 
 mod element;
 mod field;
+mod header;
+mod load;
 mod object;
+mod rewrite;
 mod rule;
+mod send;
 mod statement;
+mod translate;
+mod type_of;
 mod value;
 mod word;
 
@@ -19,6 +25,9 @@ use super::{
     BaseChain, Chain, ChainName, ChainPolicy, ChainType, Datatype, Element, Family, Hook, MapTo, Rule, Ruleset, Set,
     SetName, SetPolicy, Table, TableId,
 };
+
+/// The user data of a comment without a word, which is no [`Comment`](super::Comment).
+const NO_WORDS: &[u8] = &[0, 1, 0];
 
 /// A ruleset in nft(8) syntax.
 ///
@@ -72,7 +81,16 @@ impl Syntax {
     }
 
     /// Writes a comment of an object, inside its braces.
-    fn comment(&mut self, indent: usize, of: impl FnOnce() -> String, comment: Option<&super::Comment>) {
+    fn comment(
+        &mut self,
+        indent: usize,
+        of: impl FnOnce() -> String,
+        comment: Option<&super::Comment>,
+        extra: &super::Extra,
+    ) {
+        if comment.is_none() && extra.user_data() == Some(NO_WORDS) {
+            self.line(indent, "comment \"\"");
+        }
         if let Some(comment) = comment {
             match word::quoted(comment.as_str()) {
                 Ok(text) => self.line(indent, &format!("comment {text}")),
@@ -109,7 +127,20 @@ impl Ruleset {
     /// # Ok::<(), ringfence::nft::NameError>(())
     /// ```
     pub fn syntax(&self) -> Syntax {
-        let mut page = Page { ruleset: self, sets: Sets::new(self), out: Syntax::default() };
+        self.write(None)
+    }
+
+    /// Shows it in nft(8) syntax, for who reads it where clocks are `ahead` seconds ahead of UTC.
+    ///
+    /// The kernel knows hours (`meta hour`) in UTC; nft(8) reads and writes them in the local time of the moment. [`Self::syntax`] counts
+    /// them among what nft(8) cannot write.
+    pub fn syntax_at(&self, ahead: i32) -> Syntax {
+        self.write(Some(ahead))
+    }
+
+    fn write(&self, hours: Option<i32>) -> Syntax {
+        let sets: Vec<Set> = self.sets.iter().map(type_of::resolved).collect();
+        let mut page = Page { ruleset: self, all: &sets, sets: Sets::new(self, &sets, hours), out: Syntax::default() };
         page.tables();
         page.strays();
         page.out
@@ -127,12 +158,14 @@ impl fmt::Display for Ruleset {
 struct Sets<'a> {
     sets: HashMap<(&'a TableId, &'a SetName), (&'a Set, Vec<&'a Element>)>,
     inner: HashMap<(&'a TableId, &'a ChainName), Vec<&'a Rule>>,
+    /// How many seconds the reader's clock is ahead of UTC, if that is known.
+    hours: Option<i32>,
 }
 
 impl<'a> Sets<'a> {
-    fn new(ruleset: &'a Ruleset) -> Self {
+    fn new(ruleset: &'a Ruleset, all: &'a [Set], hours: Option<i32>) -> Self {
         let mut sets = HashMap::new();
-        for set in &ruleset.sets {
+        for set in all {
             sets.entry((&set.table, &set.name)).or_insert((set, Vec::new()));
         }
         for (table, set, elements) in &ruleset.elements {
@@ -148,7 +181,7 @@ impl<'a> Sets<'a> {
                 rules.push(rule);
             }
         }
-        Self { sets, inner }
+        Self { sets, inner, hours }
     }
 
     fn find(&self, table: &TableId, name: &SetName) -> Option<&'a Set> {
@@ -168,6 +201,8 @@ impl<'a> Sets<'a> {
 
 struct Page<'a> {
     ruleset: &'a Ruleset,
+    /// The sets, with all that is known of their types.
+    all: &'a [Set],
     sets: Sets<'a>,
     out: Syntax,
 }
@@ -192,7 +227,7 @@ impl<'a> Page<'a> {
 
     fn table(&mut self, table: &'a Table) {
         self.out.line(0, &format!("table {} {{", table.id));
-        self.out.comment(1, || of_table(&table.id), table.comment.as_ref());
+        self.out.comment(1, || of_table(&table.id), table.comment.as_ref(), &table.extra);
         // One line a flag: nft 1.0.6 takes no list here.
         if table.flags.dormant {
             self.out.line(1, "flags dormant");
@@ -209,7 +244,7 @@ impl<'a> Page<'a> {
         self.named(table);
         let (mut sets, mut chains) = (HashSet::new(), HashSet::new());
         // Sets and chains that belong to a rule are shown within it.
-        for set in self.ruleset.sets.iter().filter(|set| set.table == table.id && !set.flags.anonymous) {
+        for set in self.all.iter().filter(|set| set.table == table.id && !set.flags.anonymous) {
             if sets.insert(&set.name) {
                 self.set(set);
             } else {
@@ -260,17 +295,14 @@ impl<'a> Page<'a> {
             Ok(_) if set.timeout.is_some() && !set.flags.timeout => {
                 Err("nft(8) would add the flag timeout, which it lacks".to_owned())
             }
-            Ok(_) if set.key.0.iter().any(|field| matches!(field, Datatype::Other { .. })) => {
-                Err("nft(8) syntax is not known for the type of its key".to_owned())
-            }
-            Ok(name) => show_to(set).and_then(|to| {
+            Ok(name) => show_type(set).and_then(|types| {
                 let timeout = set.timeout.map(element::show_time).transpose()?;
                 let interval = set.gc_interval.map(element::show_time).transpose()?;
                 let state = set.exprs.iter().map(statement::show_state).collect::<Result<Vec<_>, _>>()?;
-                Ok((name, to, timeout, interval, state))
+                Ok((name, types, timeout, interval, state))
             }),
         };
-        let (name, to, timeout, interval, state) = match writable {
+        let (name, types, timeout, interval, state) = match writable {
             Ok(found) => found,
             Err(reason) => {
                 let count = elements().count();
@@ -280,7 +312,7 @@ impl<'a> Page<'a> {
         };
         let elements = element::show(set, &element::kinds(set), elements());
         self.out.line(1, &format!("{} {name} {{", if set.data.is_some() { "map" } else { "set" }));
-        self.out.line(2, &format!("type {}{to}", set.key));
+        self.out.line(2, &types);
         let flags = [
             ("constant", set.flags.constant),
             ("interval", set.flags.interval),
@@ -300,7 +332,7 @@ impl<'a> Page<'a> {
         if set.policy == SetPolicy::Memory {
             self.out.line(2, "policy memory");
         }
-        if merges(set) {
+        if type_of::merges(set) {
             self.out.line(2, "auto-merge");
         }
         for state in state {
@@ -309,7 +341,7 @@ impl<'a> Page<'a> {
         if let Some(size) = set.size {
             self.out.line(2, &format!("size {size}"));
         }
-        self.out.comment(2, || of_set(&set.table, &set.name), set.comment.as_ref());
+        self.out.comment(2, || of_set(&set.table, &set.name), set.comment.as_ref(), &set.extra);
         for (what, reason) in elements.unshown {
             self.out.omit(2, format!("{what} of {}", of_set(&set.table, &set.name)), reason);
         }
@@ -339,7 +371,7 @@ impl<'a> Page<'a> {
             }
         };
         self.out.line(1, &format!("chain {} {{", chain.name));
-        self.out.comment(2, || of_chain(&chain.table, &chain.name), chain.comment.as_ref());
+        self.out.comment(2, || of_chain(&chain.table, &chain.name), chain.comment.as_ref(), &chain.extra);
         if let Some(base) = base {
             self.out.line(2, &base);
         }
@@ -358,6 +390,7 @@ impl<'a> Page<'a> {
             }
         };
         match rule.comment.as_ref().map(|comment| word::quoted(comment.as_str())).transpose() {
+            Ok(None) if rule.extra.user_data() == Some(NO_WORDS) => text += " comment \"\"",
             Ok(None) => {}
             Ok(Some(comment)) => text += &format!(" comment {comment}"),
             Err(reason) => self.out.omit(2, format!("comment of {}", of_rule(index, rule)), reason),
@@ -408,31 +441,39 @@ impl<'a> Page<'a> {
     }
 }
 
-/// What the keys of a map lead to, behind the type of the keys: ` : verdict`.
-fn show_to(set: &Set) -> Result<String, String> {
-    Ok(match &set.data {
-        None => String::new(),
-        Some(MapTo::Verdict) => " : verdict".to_owned(),
-        Some(MapTo::Object(kind)) => format!(" : {kind}"),
-        Some(MapTo::Value(to)) if to.0.iter().any(|field| matches!(field, Datatype::Other { .. })) => {
-            return Err("nft(8) syntax is not known for the type of its values".to_owned());
-        }
-        Some(MapTo::Value(to)) => format!(" : {to}"),
-    })
-}
-
-/// Whether nft(8) joins ranges that touch, which it notes in the set's user data.
-fn merges(set: &Set) -> bool {
-    const MERGE_ELEMENTS: u8 = 2;
-    let mut rest = set.extra.user_data().unwrap_or_default();
-    while let [kind, len, tail @ ..] = rest {
-        let Some(value) = tail.get(..usize::from(*len)) else { return false };
-        if *kind == MERGE_ELEMENTS {
-            return value.iter().any(|byte| *byte != 0);
-        }
-        rest = &tail[value.len()..];
+/// `type ipv4_addr : verdict`, or `typeof ip saddr : meta mark` where the set was declared so.
+fn show_type(set: &Set) -> Result<String, String> {
+    let joined = |fields: Vec<field::Field>| fields.into_iter().map(|field| field.text).collect::<Vec<_>>().join(" . ");
+    let ranges = if type_of::has_ranges(set) { "interval " } else { "" };
+    let to = match &set.data {
+        None => Some((String::new(), String::new())),
+        Some(MapTo::Verdict) => Some((" : verdict".to_owned(), " : verdict".to_owned())),
+        Some(MapTo::Object(kind)) => Some((format!(" : {kind}"), format!(" : {kind}"))),
+        Some(MapTo::Value(_)) => None,
+    };
+    if let Some(key) = type_of::key(set)
+        && let Some(to) = to
+            .as_ref()
+            .map(|(to, _)| to.clone())
+            .or_else(|| Some(format!(" : {ranges}{}", joined(type_of::data(set)?))))
+    {
+        return Ok(format!("typeof {}{to}", joined(key)));
     }
-    false
+    // Those of clocks have names that nft(8)'s grammar keeps for itself.
+    let unnamed = |key: &crate::nft::KeyType| {
+        key.0.iter().any(|field| matches!(field, Datatype::Other { .. } | Datatype::Hour | Datatype::Day))
+    };
+    if unnamed(&set.key) {
+        return Err("nft(8) syntax is not known for the type of its key".to_owned());
+    }
+    let to = match to {
+        Some((_, to)) => to,
+        None => match type_of::data_type(set).filter(|to| !unnamed(to)) {
+            Some(to) => format!(" : {ranges}{to}"),
+            None => return Err("nft(8) syntax is not known for the type of its values".to_owned()),
+        },
+    };
+    Ok(format!("type {}{to}", set.key))
 }
 
 /// The rules of a chain with their place in it.
@@ -462,7 +503,8 @@ fn show_base(family: Family, base: &BaseChain) -> Result<String, String> {
         Hook::Egress => "egress",
     };
     let mut names = Vec::new();
-    for device in &base.devices {
+    // nft(8) hands them to the kernel last first.
+    for device in base.devices.iter().rev() {
         let device = device.as_str();
         // nft(8) from 1.1.4 on reads a star as "all that begin so".
         if device.ends_with('*') || device.contains('\\') {
@@ -514,5 +556,6 @@ fn of_chain(table: &TableId, chain: &ChainName) -> String {
 }
 
 fn of_rule(index: usize, rule: &Rule) -> String {
-    format!("rule {} of {}", index + 1, of_chain(&rule.table, &rule.chain))
+    let handle = rule.handle.map(|handle| format!(" (handle {})", handle.0)).unwrap_or_default();
+    format!("rule {}{handle} of {}", index + 1, of_chain(&rule.table, &rule.chain))
 }

@@ -6,11 +6,11 @@
 //! written as its two bounds, equal bytes side by side compared at once, and the byteorder expression that nft 1.0.6 puts
 //! behind a one-byte field in front of an interval set.
 
-use super::field::{self, Context, Field, Network, Source};
+use super::field::{self, Context, Field, Source};
 use super::value::{self, Kind};
 use super::{Sets, element, word};
 use crate::nft::{
-    BitwiseOp, ByteorderOp, CmpOp, Data, Datatype, Expr, MapTo, PayloadBase, Register, Rule, Set, SetName,
+    BitwiseOp, ByteorderOp, CmpOp, Data, Expr, MapTo, MetaKey, PayloadBase, Register, Rule, Set, SetName,
 };
 
 /// The rule in nft(8) syntax, without its comment; or why it has none.
@@ -18,7 +18,7 @@ pub(super) fn show(rule: &Rule, sets: &Sets<'_>) -> Result<String, String> {
     let mut reader = Reader {
         rule,
         sets,
-        context: Context::new(rule.table.family),
+        context: Context::new(rule.table.family, sets.hours),
         registers: [Slot::Empty; 16],
         values: Vec::new(),
         words: Vec::new(),
@@ -84,9 +84,13 @@ impl<'a> Reader<'a> {
                 }
                 Expr::Meta { key, dreg } => self.load(Source::Meta(*key), key.size() as usize, None, *dreg)?,
                 Expr::Ct { key, direction, dreg } => {
-                    let width = field::ct_width(self.rule.table.family, *key)
+                    let width = field::ct_width(self.context.network, *key)
                         .ok_or("nft(8) needs to know of which family an address is")?;
                     self.load(Source::Ct(*key, *direction), width, None, *dreg)?;
+                }
+                Expr::Exthdr { op, kind, offset, len, present: false, dreg } => {
+                    let source = Source::Exthdr { op: *op, kind: *kind, offset: *offset, len: *len };
+                    self.load(source, *len as usize, None, *dreg)?;
                 }
                 Expr::Bitwise { sreg, dreg, len, op } => self.mask(*sreg, *dreg, *len, op)?,
                 Expr::Byteorder { sreg, dreg, op, len, size } => self.turn(*sreg, *dreg, *op, *len, *size)?,
@@ -113,7 +117,6 @@ impl<'a> Reader<'a> {
                 Expr::Lookup { set, sreg, negated } => self.lookup(set, *sreg, *negated)?,
                 Expr::VerdictMap { set, sreg } => {
                     self.verdict_map(set, *sreg)?;
-                    ended = true;
                 }
                 Expr::Map { set, sreg, dreg } => self.map(set, *sreg, *dreg)?,
                 Expr::Immediate { dreg, data } => {
@@ -181,14 +184,16 @@ impl<'a> Reader<'a> {
 
     fn mask(&mut self, sreg: Register, dreg: Register, len: u32, op: &BitwiseOp) -> Result<(), String> {
         let value = self.take(sreg.index().into())?;
-        if let (BitwiseOp::ShiftRight(by), Some((mask, xor)), Source::Payload { offset, len, .. }) =
-            (op, &value.mask, value.source)
+        if let (BitwiseOp::ShiftRight(by), Some((mask, xor))) = (op, &value.mask)
             && let Some(field) = self.context.bit_field(value.source, mask.as_bytes())
-            && by.as_bytes() == field.shift(offset, len).to_ne_bytes()
+            && by.as_bytes() == field.shift.to_ne_bytes()
             && xor.as_bytes().iter().all(|byte| *byte == 0)
         {
             // The bits of a field, moved to where they are a number.
-            return self.word(field.text.to_owned(), Kind::Number, value.width, dreg);
+            return self.word(Field::new(field.text, Kind::Number, field.datatype, field.width), dreg);
+        }
+        if let BitwiseOp::ShiftLeft(by) | BitwiseOp::ShiftRight(by) = op {
+            return self.shift(&value, dreg, if matches!(op, BitwiseOp::ShiftLeft(_)) { "<<" } else { ">>" }, by);
         }
         if value.mask.is_some() || value.turned {
             return Err("nft(8) has no way to write a mask on a masked value".to_owned());
@@ -204,12 +209,42 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Takes a number of the machine's whose bits are moved.
+    fn shift(&mut self, value: &Value, dreg: Register, sign: &str, by: &Data) -> Result<(), String> {
+        let unwritable = || format!("nft(8) has no way to write a shift of {:?}", value.source);
+        let field = self.fields(value.source).next().filter(|field| field.kind.native() && !value.turned);
+        let field = field.ok_or_else(unwritable)?;
+        let text = self.changed_text(value).filter(|_| value.width == field.width).ok_or_else(unwritable)?;
+        let text = if value.mask.is_some() { format!("({text})") } else { text };
+        let by = u32::from_ne_bytes(by.as_bytes().try_into().map_err(|_| unwritable())?);
+        self.word(Field { text: format!("{text} {sign} {by}"), ..field }, dreg)
+    }
+
+    /// `field & mask ^ xor`
+    pub(super) fn changed_text(&self, value: &Value) -> Option<String> {
+        let field = self.fields(value.source).next()?;
+        let Some((mask, xor)) = &value.mask else { return Some(field.text) };
+        let all = |bytes: &[u8], all: u8| bytes.iter().all(|byte| *byte == all);
+        let mut text = field.text;
+        let (mask, xor) = (mask.as_bytes(), xor.as_bytes());
+        if !all(mask, 0xff) {
+            text += &format!(" & {}", field.kind.show_masked(mask)?);
+        }
+        if !all(xor, 0) {
+            text += &format!(" ^ {}", field.kind.show_masked(xor)?);
+        }
+        Some(text)
+    }
+
     /// Takes a value whose bytes are turned around, as nft(8) does with numbers in the machine's byte order before it compares them
     /// by order.
     fn turn(&mut self, sreg: Register, dreg: Register, op: ByteorderOp, len: u32, size: u32) -> Result<(), String> {
         let value = self.take(sreg.index().into())?;
         let whole = [len as usize, size as usize] == [value.width; 2] && op == ByteorderOp::ToNetwork;
-        let native = self.fields(value.source).next().is_some_and(|field| field.kind.native());
+        // A protocol from the kernel is a number of the machine's to nft(8), with one byte to turn around.
+        let protocol = value.source == Source::Meta(MetaKey::L4Proto);
+        let native = protocol || self.fields(value.source).next().is_some_and(|field| field.kind.native());
+        let whole = whole || (protocol && op == ByteorderOp::ToNetwork && len == 1);
         if !whole || !native || value.mask.is_some() || value.turned {
             return Err(format!("nft(8) does not turn the bytes of {:?} around", value.source));
         }
@@ -231,6 +266,20 @@ impl<'a> Reader<'a> {
 
     fn compare(&mut self, sreg: Register, op: CmpOp, data: &Data) -> Result<(), String> {
         let value = self.take(sreg.index().into())?;
+        if let (CmpOp::Eq, None, None) = (op, &value.mask, self.context.field(value.source))
+            && let Some(fields) = self.context.joined(value.source)
+            && data.len() == value.width
+        {
+            let mut rest = data.as_bytes();
+            for (source, field) in fields {
+                let (bytes, behind) = rest.split_at(field.width);
+                let text = plain(&field, field.width, op, bytes);
+                self.words.push(text.ok_or_else(|| format!("nft(8) has no way to compare {source:?} with {data:?}"))?);
+                self.context.learn(source, &Data::new(bytes).map_err(|error| error.to_string())?)?;
+                rest = behind;
+            }
+            return Ok(());
+        }
         let text = match &value.mask {
             None if value.turned => {
                 self.fields(value.source).find_map(|field| turned(&field, value.width, op, data.as_bytes()))
@@ -239,15 +288,19 @@ impl<'a> Reader<'a> {
             Some((mask, xor)) if data.len() == value.width => {
                 // (x ^ y) == z is x == (y ^ z), which is what nft(8) makes of it. Order has no such rule.
                 let flipped: Vec<u8> = data.as_bytes().iter().zip(xor.as_bytes()).map(|(a, b)| a ^ b).collect();
+                let either = || self.fields(value.source).find_map(|field| or(&field, mask, xor, op, data.as_bytes()));
                 let plain_xor = xor.as_bytes().iter().all(|byte| *byte == 0);
-                (plain_xor || matches!(op, CmpOp::Eq | CmpOp::Neq))
-                    .then(|| {
-                        let bits = || self.bits(value.source, mask.as_bytes(), op, &flipped);
-                        self.nibble(value.source, mask.as_bytes(), op, &flipped).or_else(bits).or_else(|| {
-                            self.fields(value.source).find_map(|field| masked(&field, mask.as_bytes(), op, &flipped))
+                (!plain_xor).then(either).flatten().or_else(|| {
+                    (plain_xor || matches!(op, CmpOp::Eq | CmpOp::Neq))
+                        .then(|| {
+                            let bits = || self.bits(value.source, mask.as_bytes(), op, &flipped);
+                            bits().or_else(|| {
+                                self.fields(value.source)
+                                    .find_map(|field| masked(&field, mask.as_bytes(), op, &flipped))
+                            })
                         })
-                    })
-                    .flatten()
+                        .flatten()
+                })
             }
             Some(_) => None,
         };
@@ -282,38 +335,33 @@ impl<'a> Reader<'a> {
     /// Fields that do not start and end at bytes.
     fn bits(&self, source: Source, mask: &[u8], op: CmpOp, data: &[u8]) -> Option<String> {
         let field = self.context.bit_field(source, mask)?;
-        let Source::Payload { offset, len, .. } = source else { return None };
-        let (value, shift) = (value::big(data)?, field.shift(offset, len));
-        // Bits of the value outside the mask can never be equal.
-        let inside = value & !value::big(mask)? == 0;
-        let equality = matches!(op, CmpOp::Eq | CmpOp::Neq);
-        (inside && equality).then(|| format!("{}{} {}", field.text, sign(op), value >> shift))
-    }
-
-    /// The two halves of the first byte of an IPv4 header have names.
-    fn nibble(&self, source: Source, mask: &[u8], op: CmpOp, data: &[u8]) -> Option<String> {
-        let first = Source::Payload { base: PayloadBase::Network, offset: 0, len: 1 };
-        if self.context.network != Some(Network::Ip) || source != first {
-            return None;
-        }
-        match (mask, data) {
-            ([0x0f], [number @ 0..=0x0f]) => Some(format!("ip hdrlength{} {number}", sign(op))),
-            ([0xf0], [number]) if number & 0x0f == 0 && matches!(op, CmpOp::Eq | CmpOp::Neq) => {
-                Some(format!("ip version{} {}", sign(op), number >> 4))
-            }
-            _ => None,
-        }
+        Some(format!("{}{} {}", field.text, sign(op), part(data, mask, field.shift)?))
     }
 
     fn between(&mut self, sreg: Register, negated: bool, from: &Data, to: &Data) -> Option<String> {
         let Some(Slot::Start(index)) = self.registers.get(usize::from(sreg.index())).copied() else { return None };
         let value = self.values[index].clone();
-        if value.mask.is_some() || [from.len(), to.len()] != [value.width; 2] || from >= to {
+        if [from.len(), to.len()] != [value.width; 2] || from >= to {
             return None;
         }
-        let ordered = |field: &Field| field.kind.ordered() || (value.turned && field.kind.native());
+        if let Some((mask, xor)) = &value.mask {
+            let field = self.context.bit_field(value.source, mask.as_bytes())?;
+            let plain = xor.as_bytes().iter().all(|byte| *byte == 0) && !value.turned;
+            let bound = |data: &Data| part(data.as_bytes(), mask.as_bytes(), field.shift).filter(|_| plain);
+            let (from, to) = (bound(from)?, bound(to)?);
+            self.values[index].used = true;
+            return Some(format!("{}{} {from}-{to}", field.text, if negated { " !=" } else { "" }));
+        }
+        // One byte has no order to turn around.
+        let ordered = |field: &Field| {
+            field.kind.ordered()
+                || (field.kind.native() && (value.turned || value.width == 1))
+                || field.kind == Kind::Proto
+        };
         let field = self.fields(value.source).find(ordered)?;
         let (from, to) = (field.kind.show_bound(from.as_bytes())?, field.kind.show_bound(to.as_bytes())?);
+        // In the reader's time, a range of hours may be one that goes past midnight.
+        (!matches!(field.kind, Kind::Hour(_)) || from < to).then_some(())?;
         self.values[index].used = true;
         Some(format!("{}{} {from}-{to}", field.text, if negated { " !=" } else { "" }))
     }
@@ -348,35 +396,32 @@ impl<'a> Reader<'a> {
         for datatype in &set.key.0 {
             let value = self.take(slot)?;
             slot += value.width.div_ceil(4);
-            // A set wants the type that it was declared with, which a field shown by its place does not have.
-            let named = self.fields(value.source).next();
-            let fits = |field: &Field| match datatype {
-                // A number, or text, of any length: what it is, only the field says.
-                Datatype::Other { number: 4, .. } => {
-                    set.flags.anonymous && matches!(field.kind, Kind::Number | Kind::Native)
+            // A set wants the type that it was declared with, which a field shown by its place may not have.
+            let fits = |field: &Field| field.datatype == datatype.number() && value.width == datatype.size();
+            let unfit = || format!("nft(8) does not take {:?} here for a key of {}", value.source, datatype.name());
+            let constant = || match value.source {
+                Source::Constant(index) if value.width == datatype.size() && !set.flags.interval => {
+                    let kind = Kind::of(*datatype)?;
+                    let text = kind.show(self.constants[index].as_bytes())?;
+                    Some(Field::new(text, kind, datatype.number(), value.width))
                 }
-                Datatype::Other { number: 5, .. } => set.flags.anonymous && field.kind == Kind::Text,
-                _ => Kind::of(*datatype) == Some(field.kind),
+                _ => None,
             };
-            let field = named.filter(|field| fits(field) && value.width == datatype.size());
-            let field = field.ok_or_else(|| {
-                format!("nft(8) does not take {:?} here for a key of {}", value.source, datatype.name())
-            })?;
-            if set.flags.interval && set.key.0.len() == 1 && field.kind.native() != value.turned {
-                return Err(format!("nft(8) turns the bytes of {} around for a set of ranges", field.text));
-            }
-            if set.flags.interval && set.key.0.len() > 1 && field.kind.native() && !value.turned && value.width > 1 {
+            let field = match &value.mask {
+                None if matches!(value.source, Source::Constant(_)) => constant().ok_or_else(unfit)?,
+                None => self.fields(value.source).find(fits).ok_or_else(unfit)?,
+                Some((mask, xor)) if xor.as_bytes().iter().all(|byte| *byte == 0) => {
+                    self.masked_key(set, &value, mask).filter(fits).ok_or_else(unfit)?
+                }
+                Some(_) => return Err("nft(8) has no way to write this mask in front of a set".to_owned()),
+            };
+            let turns = field.kind.native() && (set.key.0.len() == 1 || value.width > 1);
+            let protocol = value.source == Source::Meta(MetaKey::L4Proto);
+            if set.flags.interval && turns != value.turned && !protocol {
                 return Err(format!("nft(8) turns the bytes of {} around for a set of ranges", field.text));
             }
             kinds.push(field.kind);
-            fields.push(match &value.mask {
-                None => field.text,
-                Some((mask, xor)) if xor.as_bytes().iter().all(|byte| *byte == 0) && field.kind.maskable() => {
-                    let mask = field.kind.show_masked(mask.as_bytes()).ok_or("nft(8) has no way to write this mask")?;
-                    format!("{} & {mask}", field.text)
-                }
-                Some(_) => return Err("nft(8) has no way to write this mask in front of a set".to_owned()),
-            });
+            fields.push(field.text);
         }
         if fields.is_empty() {
             return Err("the key of the set has no type".to_owned());
@@ -384,13 +429,46 @@ impl<'a> Reader<'a> {
         Ok((fields.join(" . "), kinds))
     }
 
+    /// Where the value in a register came from.
+    fn source(&self, register: Register) -> Option<Source> {
+        match self.registers.get(usize::from(register.index())) {
+            Some(Slot::Start(value)) => Some(self.values[*value].source),
+            _ => None,
+        }
+    }
+
+    /// How many bytes the value in a register has.
+    pub(super) fn width(&self, register: Register) -> Option<usize> {
+        match self.registers.get(usize::from(register.index())) {
+            Some(Slot::Start(value)) => Some(self.values[*value].width),
+            _ => None,
+        }
+    }
+
+    /// What a mask leaves of a field, as a key.
+    fn masked_key(&self, set: &Set, value: &Value, mask: &Data) -> Option<Field> {
+        if let Some(field) = self.context.bit_field(value.source, mask.as_bytes()) {
+            // In a set of the rule's own nft(8) moves the elements to where the bits are; in a named one, the bits. Where there are none
+            // behind them, it is the same.
+            let behind = u8::try_from(field.shift).ok().filter(|shift| set.flags.anonymous || *shift == 0)?;
+            return Some(Field::new(field.text, Kind::Part { bits: field.bits, behind }, field.datatype, value.width));
+        }
+        let field = self.fields(value.source).next().filter(|field| field.kind.maskable())?;
+        let text = format!("{} & {}", field.text, field.kind.show_masked(mask.as_bytes())?);
+        Some(Field { text, ..field })
+    }
+
     fn lookup(&mut self, name: &SetName, sreg: Register, negated: bool) -> Result<(), String> {
         let set = self.set(name)?;
         if set.data.is_some() {
             return Err("nft(8) has no way to ask whether a map has a key".to_owned());
         }
+        let source = self.source(sreg).filter(|_| set.flags.anonymous && !negated);
         let (key, kinds) = self.key(set, sreg)?;
         let set = self.set_text(set, &kinds)?;
+        if let Some(source) = source {
+            self.context.learn_protocols(source);
+        }
         self.words.push(format!("{key}{} {set}", if negated { " !=" } else { "" }));
         Ok(())
     }
@@ -413,18 +491,19 @@ impl<'a> Reader<'a> {
         let Some(MapTo::Value(to)) = &set.data else { return Err("it loads from a set that has no values".to_owned()) };
         let (key, kinds) = self.key(set, sreg)?;
         let text = format!("{key} map {}", self.set_text(set, &kinds)?);
-        let kind = match to.0.as_slice() {
-            [single] => Kind::of(*single),
+        let kind = match element::data_kinds(set).as_slice() {
+            [] => return Err(format!("nft(8) syntax is not known for values of {to}")),
+            [single] => *single,
             // Named by who takes it apart.
-            _ => Some(Kind::Bits),
+            _ => Kind::Bits,
         };
-        let kind = kind.ok_or_else(|| format!("nft(8) syntax is not known for values of {to}"))?;
-        self.word(text, kind, to.len(), dreg)
+        self.word(Field::new(text, kind, to.number(), to.len()), dreg)
     }
 
     /// Takes what was put into words as the value of a register.
-    pub(super) fn word(&mut self, text: String, kind: Kind, width: usize, dreg: Register) -> Result<(), String> {
-        self.worded.push(Field { text, kind });
+    pub(super) fn word(&mut self, field: Field, dreg: Register) -> Result<(), String> {
+        let width = field.width;
+        self.worded.push(field);
         self.load(Source::Worded(self.worded.len() - 1), width, None, dreg)
     }
 }
@@ -441,17 +520,32 @@ fn sign(op: CmpOp) -> &'static str {
     }
 }
 
+/// The bits of a field as a number. `None` when there are others beside them.
+fn part(data: &[u8], mask: &[u8], shift: u32) -> Option<String> {
+    let value = value::big(data)?;
+    (value & !value::big(mask)? == 0).then(|| (value >> shift).to_string())
+}
+
 /// `field value`, `field != value`, `field < value`.
 fn plain(field: &Field, width: usize, op: CmpOp, data: &[u8]) -> Option<String> {
     let equality = matches!(op, CmpOp::Eq | CmpOp::Neq);
     // One byte has no order to turn around.
-    let ordered = field.kind.ordered() || (field.kind == Kind::Native && width == 1);
-    if !(equality || ordered) || (data.len() != width && field.kind != Kind::IfName) {
+    let ordered = field.kind.ordered() || (field.kind.native() && width == 1) || field.kind == Kind::Proto;
+    let kind = match field.kind {
+        // The first bytes of an address that was loaded whole.
+        Kind::Ipv4 if data.len() < width => Kind::Ipv4Prefix,
+        Kind::Ipv6 if data.len() < width => Kind::Ipv6Prefix,
+        Kind::IfName => Kind::IfName,
+        kind if data.len() == width => kind,
+        _ => return None,
+    };
+    if !(equality || ordered) {
         return None;
     }
     // Left unsaid, equality with bits would be read as "any of them".
     let sign = if op == CmpOp::Eq && field.kind.flags().is_some() { " ==" } else { sign(op) };
-    Some(format!("{}{sign} {}", field.text, field.kind.show(data)?))
+    let value = if equality { kind.show(data)? } else { kind.show_bound(data)? };
+    Some(format!("{}{sign} {value}", field.text))
 }
 
 /// `field < value`, of a field whose bytes were turned around for it.
@@ -461,11 +555,27 @@ fn turned(field: &Field, width: usize, op: CmpOp, data: &[u8]) -> Option<String>
     Some(format!("{}{} {}", field.text, sign(op), field.kind.show_bound(data)?))
 }
 
+/// `field & mask | bits == value`, which nft(8) does not move to the other side.
+fn or(field: &Field, mask: &Data, bits: &Data, op: CmpOp, data: &[u8]) -> Option<String> {
+    let (mask, bits) = (mask.as_bytes(), bits.as_bytes());
+    let apart = mask.iter().zip(bits).all(|(mask, bits)| mask & bits == 0);
+    let equality = matches!(op, CmpOp::Eq | CmpOp::Neq);
+    (apart && equality && field.kind.maskable()).then_some(())?;
+    let all = mask.iter().zip(bits).all(|(mask, bits)| mask | bits == 0xff);
+    let and = if all { String::new() } else { format!(" & {}", field.kind.show_masked(mask)?) };
+    let sign = if op == CmpOp::Eq { "==" } else { "!=" };
+    let (bits, data) = (field.kind.show_masked(bits)?, field.kind.show_masked(data)?);
+    Some(format!("{}{and} | {bits} {sign} {data}", field.text))
+}
+
 /// `field & mask == value`, or shorter where nft(8) has a shorter form for the same expressions.
 fn masked(field: &Field, mask: &[u8], op: CmpOp, data: &[u8]) -> Option<String> {
     let equality = matches!(op, CmpOp::Eq | CmpOp::Neq);
-    if !field.kind.maskable() || !(equality || field.kind.ordered()) {
+    if !(field.kind.maskable() || field.kind == Kind::Label) || !(equality || field.kind.ordered()) {
         return None;
+    }
+    if let (Kind::Label, CmpOp::Neq, true) = (field.kind, op, data.iter().all(|byte| *byte == 0)) {
+        return Some(format!("{} {}", field.text, field.kind.show(mask)?));
     }
     let conntrack = matches!(field.kind, Kind::CtState | Kind::CtStatus);
     if let (true, CmpOp::Neq, Some(names)) = (conntrack, op, field.kind.flag_names(mask))
@@ -480,6 +590,7 @@ fn masked(field: &Field, mask: &[u8], op: CmpOp, data: &[u8]) -> Option<String> 
             return Some(format!("{}{} {}/{length}", field.text, sign(op), field.kind.show(data)?));
         }
     }
+    field.kind.maskable().then_some(())?;
     let sign = if op == CmpOp::Eq { " ==" } else { sign(op) };
     let (mask, data) = (field.kind.show_masked(mask)?, field.kind.show_masked(data)?);
     Some(format!("{} & {mask}{sign} {data}", field.text))

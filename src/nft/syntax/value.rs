@@ -34,6 +34,19 @@ pub(super) enum Kind {
     Class,
     /// Milliseconds in the machine's byte order.
     Time,
+    /// Nanoseconds since 1970 in the machine's byte order.
+    Clock,
+    /// Seconds since midnight UTC, in the machine's byte order; written as a clock shows them that is ahead by so many.
+    Hour(i32),
+    /// Bits of conntrack's labels, of which one has a number.
+    Label,
+    /// What conntrack tells of.
+    Event,
+    /// A number of the packet of some bits, which has others behind it in its bytes.
+    Part {
+        bits: u8,
+        behind: u8,
+    },
     /// A name with zeros behind it.
     Text,
     /// Type of an address in the routing tables.
@@ -81,15 +94,19 @@ impl Kind {
             Datatype::Icmpv6Type => Kind::Icmpv6Type,
             Datatype::ClassId => Kind::Class,
             Datatype::FibAddrType => Kind::AddrType,
+            Datatype::Time => Kind::Time,
+            Datatype::CtLabel => Kind::Label,
+            Datatype::CtEvent => Kind::Event,
+            Datatype::Boolean => Kind::Exists,
             Datatype::IcmpType
             | Datatype::IcmpCode
             | Datatype::Icmpv6Code
-            | Datatype::IgmpType
             | Datatype::ArpOp
             | Datatype::MhType
-            | Datatype::DccpPktType
-            | Datatype::Dscp
-            | Datatype::Ecn => Kind::Number,
+            | Datatype::IgmpType => Kind::Number,
+            Datatype::DccpPktType => Kind::Part { bits: 4, behind: 0 },
+            Datatype::Dscp => Kind::Part { bits: 6, behind: 0 },
+            Datatype::Ecn => Kind::Part { bits: 2, behind: 0 },
             Datatype::IfaceType
             | Datatype::DevGroup
             | Datatype::CtDir
@@ -102,7 +119,7 @@ impl Kind {
 
     /// Whether nft(8) compares values of this kind by order without turning their bytes around first.
     pub(super) fn ordered(self) -> bool {
-        matches!(self, Kind::Ipv4 | Kind::Ipv6 | Kind::Port | Kind::Number | Kind::Bits)
+        matches!(self, Kind::Ipv4 | Kind::Ipv6 | Kind::Port | Kind::Number | Kind::Bits | Kind::Part { .. })
     }
 
     /// Whether values are kept in the machine's byte order: nft(8) turns them around to compare by order.
@@ -117,15 +134,18 @@ impl Kind {
                 | Kind::Native
                 | Kind::Class
                 | Kind::Time
+                | Kind::Clock
+                | Kind::Hour(_)
+                | Kind::Event
                 | Kind::AddrType
         )
     }
 
     /// Whether nft(8) takes a mask on values of this kind.
     pub(super) fn maskable(self) -> bool {
-        self.ordered()
+        (self.ordered() && !matches!(self, Kind::Part { .. }))
             || self.flags().is_some()
-            || matches!(self, Kind::Mark | Kind::Uid | Kind::IfIndex | Kind::Native | Kind::Class)
+            || matches!(self, Kind::Mark | Kind::Event | Kind::Uid | Kind::IfIndex | Kind::Native | Kind::Class)
     }
 
     /// Names of the bits, for the kinds that are bits. nft(8) reads a bare value of such a kind as "any of these bits".
@@ -190,6 +210,33 @@ impl Kind {
             },
             Kind::Port => u16::from_be_bytes(bytes.try_into().ok()?).to_string(),
             Kind::Mark => format!("0x{:08x}", u32::from_ne_bytes(bytes.try_into().ok()?)),
+            Kind::Event => format!("0x{:x}", native(bytes)?),
+            // The bit of a number, as the kernel's bitmaps have them: in words of the machine's byte order.
+            Kind::Label => {
+                let words: Vec<u32> = bytes.chunks_exact(4).map(|word| native(word).unwrap_or_default()).collect();
+                let set: Vec<_> = words.iter().enumerate().filter(|(_, word)| **word != 0).collect();
+                match (bytes.len(), set.as_slice()) {
+                    (16, [(at, word)]) if word.is_power_of_two() => {
+                        (32 * at + word.trailing_zeros() as usize).to_string()
+                    }
+                    _ => return None,
+                }
+            }
+            // nft(8) takes seconds, which no time zone changes.
+            Kind::Clock => match native_wide(bytes)? {
+                time if time % 1_000_000_000 == 0 => (time / 1_000_000_000).to_string(),
+                _ => return None,
+            },
+            Kind::Hour(ahead) => {
+                let day = 86_400;
+                let second = i64::from(native(bytes)?);
+                let second = (0..day).contains(&second).then(|| (second + i64::from(ahead)).rem_euclid(day))?;
+                format!("\"{:02}:{:02}:{:02}\"", second / 3_600, second / 60 % 60, second % 60)
+            }
+            Kind::Part { behind: by, .. } => {
+                let number = big(bytes)?;
+                (number.trailing_zeros() >= u32::from(by)).then(|| (number >> by).to_string())?
+            }
             Kind::Uid => u32::from_ne_bytes(bytes.try_into().ok()?).to_string(),
             // Index 1 is the loopback of every network namespace. nft(8) takes the other numbers whether or not such an
             // interface exists where the text is loaded.

@@ -1,7 +1,7 @@
 //! Questions to the kernel: single objects, dumps and the generation.
 
 use super::{GENERIC_LEN, Kind, flag};
-use crate::nft::{ChainName, Family, SetName, TableId};
+use crate::nft::{ChainName, Family, Handle, SetName, TableId};
 use crate::wire::netlink::HEADER_LEN;
 
 /// A question, as bytes that lack just their sequence number.
@@ -56,6 +56,16 @@ impl Request {
     pub fn rules(table: Option<&TableId>) -> Self {
         let request = Self::new(Kind::GetRule, table.map(|id| id.family), flag::DUMP);
         table.map_or(request.clone(), |id| request.text(1, id.name.as_str()))
+    }
+
+    /// One rule.
+    pub fn rule(table: &TableId, chain: &ChainName, handle: Handle) -> Self {
+        let mut request = Self::new(Kind::GetRule, Some(table.family), 0);
+        request = request.text(1, table.name.as_str()).text(2, chain.as_str());
+        request.0.extend(12u16.to_ne_bytes());
+        request.0.extend(3u16.to_ne_bytes());
+        request.0.extend(handle.0.to_be_bytes());
+        request
     }
 
     /// Every set, or those of one table.

@@ -101,6 +101,25 @@ pub fn handle(message: &Message<'_>) -> Result<Option<Handle>, DecodeError> {
     Ok(None)
 }
 
+/// How often a chain is used: by its rules, and by whatever jumps to it. `None` for what is no chain.
+///
+/// # Errors
+///
+/// [`DecodeError`] when the message is cut short.
+#[doc(alias = "NFTA_CHAIN_USE")]
+pub(crate) fn uses(message: &Message<'_>) -> Result<Option<u32>, DecodeError> {
+    if message.header.kind != Kind::NewChain.to_wire() {
+        return Ok(None);
+    }
+    for attribute in message.attributes("chain", GENERIC_LEN)? {
+        let attribute = attribute?;
+        if attribute.kind == 6 {
+            return attribute.be32("uses of a chain").map(Some);
+        }
+    }
+    Ok(None)
+}
+
 fn object(message: &Message<'_>, kind: u16) -> Result<Object, DecodeError> {
     let offset = message.offset;
     let attributes = message.attributes("nf_tables header", GENERIC_LEN)?;

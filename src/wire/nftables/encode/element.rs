@@ -7,7 +7,9 @@ use nftnl::nftnl_sys as sys;
 
 use super::attributes::Attributes;
 use super::object::{self, CText, Fault, MAX_TEXT};
-use super::{ELEMENTS, Encoder, MAX_LIST, NUMBER_ROOM, TEXT_ROOM, WIDE_ROOM, buffer, expr, kept, milliseconds, notes};
+use super::{
+    ELEMENTS, Encoder, MAX_LIST, NUMBER_ROOM, TEXT_ROOM, WIDE_ROOM, buffer, expr, kept, milliseconds, notes, statement,
+};
 use crate::nft::{Data, Element, ElementData, SetName, TableId, Verb};
 use crate::wire::nftables::{ELEMENT_CATCH_ALL, ELEMENT_INTERVAL_END, Kind, flag, user_data};
 
@@ -177,7 +179,7 @@ fn fill(object: &mut object::Element, element: &Element) -> Result<(), Fault> {
         None => {}
         Some(ElementData::Value(data)) => object.data(data.as_bytes())?,
         Some(ElementData::Verdict(verdict)) => {
-            let (code, chain) = expr::code(verdict);
+            let (code, chain) = statement::code(verdict);
             object.u32(sys::NFTNL_SET_ELEM_VERDICT, code);
             if let Some(chain) = chain {
                 object.text(sys::NFTNL_SET_ELEM_CHAIN, "chain name", chain)?;

@@ -11,9 +11,11 @@ mod batch;
 mod buffer;
 mod element;
 mod expr;
+mod load;
 mod named;
 mod object;
 mod set;
+mod statement;
 mod table;
 
 use std::borrow::Cow;

@@ -1,0 +1,90 @@
+//! Statements that change the packet, or what the kernel notes about it.
+
+use super::field::{Network, Source};
+use super::rule::Reader;
+use super::value::{self, Kind};
+use crate::nft::{CtDirection, CtKey, Expr, MetaKey, PayloadBase, Register};
+
+impl Reader<'_> {
+    pub(super) fn meta_set(&mut self, key: MetaKey, sreg: Register) -> Result<String, String> {
+        let field = self.context.field(Source::Meta(key)).ok_or("nft(8) has no way to write what it sets")?;
+        let kind = if key == MetaKey::NfTrace { Kind::Number } else { field.kind };
+        Ok(format!("{} set {}", field.text, self.argument(sreg, kind, key.size() as usize)?))
+    }
+
+    pub(super) fn ct_set(
+        &mut self,
+        key: CtKey,
+        direction: Option<CtDirection>,
+        sreg: Register,
+    ) -> Result<String, String> {
+        if !matches!(key, CtKey::Mark | CtKey::Zone | CtKey::EventMask | CtKey::Labels) {
+            return Err("nft(8) syntax is not known for what it sets of the flow".to_owned());
+        }
+        let field = self.context.field(Source::Ct(key, direction)).ok_or("nft(8) has no way to write what it sets")?;
+        let width = super::field::ct_width(self.context.network, key).unwrap_or(4);
+        Ok(format!("{} set {}", field.text, self.argument(sreg, field.kind, width)?))
+    }
+
+    pub(super) fn payload_set(
+        &mut self,
+        expr: &Expr,
+        base: PayloadBase,
+        offset: u32,
+        len: u32,
+        sreg: Register,
+    ) -> Result<String, String> {
+        let unwritable = || "nft(8) has no way to write what it rewrites".to_owned();
+        let Expr::PayloadWrite { checksum, .. } = expr else { return Err(unwritable()) };
+        let source = Source::Payload { base, offset, len };
+        let value = self.take(sreg.index().into())?;
+        let (text, set) = match &value.mask {
+            // Bits of what stands there: nft(8) loads, changes and writes back.
+            Some((keep, xor)) if value.source == source => {
+                let mask: Vec<u8> = keep.as_bytes().iter().map(|byte| !byte).collect();
+                let (field, shift) = self.context.changed(source, &mask).ok_or_else(unwritable)?;
+                let (number, mask) = (value::big(xor.as_bytes()), value::big(&mask));
+                let (number, mask) = number.zip(mask).ok_or_else(unwritable)?;
+                if number & !mask != 0 {
+                    return Err(unwritable());
+                }
+                let bytes = (number >> shift).to_be_bytes();
+                let width = (mask >> shift).count_ones().div_ceil(8) as usize;
+                // A protocol by its number: some of their names are statements.
+                let set = field.kind.show_bound(&bytes[bytes.len() - width..]).ok_or_else(unwritable)?;
+                (field.text, set)
+            }
+            _ => {
+                let field = self.context.field(source).ok_or_else(unwritable)?;
+                let set = self.argument_of(&value, field.kind, len as usize)?;
+                (field.text, set)
+            }
+        };
+        // The checksum that nft(8) keeps right, and whether the transport's covers the bytes.
+        let (kind, place) = match (base, self.context.network, self.context.transport) {
+            (PayloadBase::Network, Some(Network::Ip), _) => (1, 10),
+            (PayloadBase::Network | PayloadBase::LinkLayer, ..) => (0, 0),
+            (PayloadBase::Transport, _, Some(6)) => (1, 16),
+            (PayloadBase::Transport, _, Some(17)) => (1, 6),
+            _ => return Err(unwritable()),
+        };
+        let pseudo =
+            ["ip saddr", "ip daddr", "ip protocol", "ip length", "ip6 saddr", "ip6 daddr", "ip6 nexthdr", "ip6 length"]
+                .contains(&text.as_str());
+        if (checksum.kind, checksum.offset, checksum.flags) != (kind, place, u32::from(pseudo)) {
+            return Err("nft(8) would keep another checksum right".to_owned());
+        }
+        Ok(format!("{text} set {set}"))
+    }
+
+    pub(super) fn mss(&mut self, sreg: Register) -> Result<String, String> {
+        let mut value = self.take(sreg.index().into())?;
+        // What the kernel has as a number of the machine's, nft(8) turns into one of the packet.
+        let native = self.fields(value.source).next().is_some_and(|field| field.kind == Kind::Native);
+        if native != value.turned {
+            return Err("nft(8) would turn its bytes around".to_owned());
+        }
+        value.turned = false;
+        self.argument_of(&value, Kind::Number, 2)
+    }
+}

@@ -1,0 +1,37 @@
+//! Documents that `restore` does not take: they change nothing, and it says what is wrong and where.
+
+use crate::nft::{in_namespace, load};
+use crate::shot::{dump, raw_lines};
+use crate::{able, rules};
+
+#[test]
+fn what_cannot_be_restored_changes_nothing() {
+    if !able() {
+        return;
+    }
+    in_namespace(&[], || {
+        load("table inet kept {\nchain c {\ncounter accept\n}\n}\n").unwrap();
+        let saved = rules(&["save"], None).unwrap();
+        let before = raw_lines(&dump());
+        let refused = |document: &str, expected: &[&str]| {
+            let error = rules(&["restore"], Some(document)).expect_err("a document with a mistake");
+            assert!(error.starts_with("exit status: 125"), "{error}");
+            for part in expected {
+                assert!(error.contains(part), "{error}\nlacks {part}");
+            }
+            assert!(raw_lines(&dump()) == before, "{error}");
+        };
+        refused("", &["standard input:1:0", "EOF"]);
+        refused(
+            &saved.replace("\"inet\"", "\"internet\""),
+            &["standard input:3:", "tables[0].id.family", "`internet`"],
+        );
+        refused(&saved.replace("\"counter\"", "\"count\""), &["rules[0].exprs[0]", "unknown variant `count`"]);
+        refused(&saved.replace("\"packets\":0", "\"packets\":-1"), &["packets", "expected u64"]);
+        // What the kernel refuses, it refuses as a whole.
+        refused(&saved.replace("\"accept\"", "{\"jump\":\"nowhere\"}"), &["add rule inet kept c", "immediate"]);
+        refused(&saved.replace("\"schema\":1", "\"schema\":9"), &["ringfence.schema", "found schema 9, expected 1"]);
+        let owned = saved.replace("\"owner\":false", "\"owner\":true");
+        refused(&owned, &["table inet kept has the flag `owner`"]);
+    });
+}
