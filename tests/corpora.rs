@@ -87,7 +87,7 @@ macro_rules! replays {
     };
 }
 
-replays!(netlink nftables transaction ruleset json policy toml variables passwd proxy packet nflog dns btf conntrack inet_diag netfilter
+replays!(netlink nftables transaction ruleset json policy toml variables passwd proxy secrets packet nflog dns btf conntrack inet_diag netfilter
     rtnetlink order record learn);
 
 /// Hands a target pseudo-random bytes: xorshift, the same on every machine.

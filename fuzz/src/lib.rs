@@ -9,6 +9,7 @@ mod dns;
 mod kernel;
 mod netfilter;
 mod proxy;
+mod secrets;
 mod text;
 mod transaction;
 
@@ -18,6 +19,7 @@ pub use dns::dns;
 pub use kernel::ruleset;
 pub use netfilter::netfilter;
 pub use proxy::proxy;
+pub use secrets::secrets;
 pub use text::{json, order, passwd, policy, toml, variables};
 pub use transaction::transaction;
 
@@ -25,7 +27,7 @@ pub use transaction::transaction;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("netlink", netlink),
     ("nftables", nftables),
     ("transaction", transaction),
@@ -36,6 +38,7 @@ pub const TARGETS: [(&str, Target); 21] = [
     ("variables", variables),
     ("passwd", passwd),
     ("proxy", proxy),
+    ("secrets", secrets),
     ("packet", packet),
     ("nflog", nflog),
     ("dns", dns),

@@ -76,15 +76,22 @@ pub fn learned(policy: &Policy, summary: &Summary) -> String {
     for line in policy.to_toml().lines() {
         if line == "]" {
             continue_list(&mut out, &mut new);
+        } else if line.starts_with("[[") {
+            // What followed would be the table's.
+            write_lists(&mut out, &mut new);
         }
         let _ = writeln!(out, "{line}");
     }
-    for (key, entries) in new {
+    write_lists(&mut out, &mut new);
+    out
+}
+
+fn write_lists(out: &mut String, new: &mut BTreeMap<&str, Vec<(String, Vec<&Denial>)>>) {
+    for (key, entries) in std::mem::take(new) {
         let _ = writeln!(out, "{key} = [");
-        write_entries(&mut out, &entries);
+        write_entries(out, &entries);
         out.push_str("]\n");
     }
-    out
 }
 
 /// Adds to the list that was begun last what is new in it.
@@ -97,7 +104,9 @@ fn continue_list(out: &mut String, new: &mut BTreeMap<&str, Vec<(String, Vec<&De
 
 fn write_entries(out: &mut String, entries: &[(String, Vec<&Denial>)]) {
     for (value, denials) in entries {
-        let _ = writeln!(out, "    \"{value}\",{}", used(denials).replacen(": ", "  # ", 1));
+        // As JSON escapes it, so does TOML.
+        let value = serde_json::Value::from(value.as_str());
+        let _ = writeln!(out, "    {value},{}", used(denials).replacen(": ", "  # ", 1));
     }
 }
 

@@ -40,6 +40,8 @@ struct Key {
     dport: Option<u16>,
     proto: Option<String>,
     program: Option<String>,
+    /// Of a request to a host that takes some: the rule that would let it through.
+    rule: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -95,6 +97,7 @@ impl Report {
             dport: attempt.dport,
             proto: attempt.proto.clone(),
             program: process.and_then(|process| process.exe.clone().or_else(|| Some(process.comm.clone()))),
+            rule: advice.entry.as_ref().filter(|_| stage == "request").map(|entry| entry.value.clone()),
         };
         if let Some(row) = self.places.get(&key).and_then(|place| self.rows.get_mut(*place)) {
             row.count += 1;
@@ -215,6 +218,23 @@ mod tests {
             (first.first, first.last),
             (UNIX_EPOCH + Duration::from_secs(3), UNIX_EPOCH + Duration::from_secs(9))
         );
+    }
+
+    #[test]
+    fn requests_that_different_rules_would_allow_are_told_apart() {
+        let mut report = Report::new("job".into(), true);
+        for (stage, path) in
+            [("request", "/a"), ("request", "/b"), ("request", "/a"), ("connect", "/a"), ("connect", "/b")]
+        {
+            let mut asked = attempt(1, "203.0.113.9", 443);
+            asked.denial_stage = Some(stage);
+            let value = format!("GET https://203.0.113.9:443{path}");
+            let entry = Some(Entry { key: crate::policy::Key::Allow, value });
+            report.add(&asked, &Advice::new("", entry));
+        }
+        let summary = report.summary(UNIX_EPOCH, &[]);
+        let counts: Vec<_> = summary.denials.iter().map(|denial| denial.count).collect();
+        assert_eq!(counts, [2, 1, 2]);
     }
 
     #[test]

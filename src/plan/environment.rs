@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::policy::{Endpoint, EndpointHost, HostPattern, Transport};
+use crate::policy::{Credential, Endpoint, EndpointHost, HostPattern, SecretSource, Transport};
 
 /// What is different in the child's environment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -22,6 +22,40 @@ const PROXY_VARIABLES: [&str; 8] =
 
 /// Names and addresses that no proxy is asked for: the sandbox's own loopback.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// Every variable by which programs find the certificates that they trust.
+const TRUST_VARIABLES: [&str; 9] = [
+    "SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "DENO_CERT",
+    "PIP_CERT",
+    "AWS_CA_BUNDLE",
+    "CARGO_HTTP_CAINFO",
+];
+
+impl Environment {
+    /// Puts placeholders where programs look for secrets, and takes away the variables that the secrets themselves are in.
+    pub(super) fn conceal<'a>(&mut self, credentials: impl Iterator<Item = &'a Credential>) {
+        for credential in credentials {
+            self.set.insert(credential.name.to_string(), credential.placeholder());
+            if let SecretSource::Env(source) = &credential.from {
+                self.remove.push(source.clone());
+            }
+        }
+        // What is set is not taken away: it has the placeholder now.
+        self.remove.retain(|name| !self.set.contains_key(name));
+    }
+
+    /// Has programs trust the certificates of that file.
+    pub(crate) fn trust(&mut self, bundle: &str) {
+        for variable in TRUST_VARIABLES {
+            self.set.insert(variable.to_owned(), bundle.to_owned());
+        }
+    }
+}
 
 /// Compiles the environment: `proxy` is the URL as seen from inside, `no_proxy` the user's own list.
 pub(super) fn environment<'a>(
@@ -100,6 +134,17 @@ mod tests {
         assert_eq!(environment.set["https_proxy"], "http://127.0.0.1:3128");
         assert_eq!(environment.set["NODE_USE_ENV_PROXY"], "1");
         assert!(environment.remove.is_empty());
+    }
+
+    #[test]
+    fn a_secret_is_a_placeholder_inside() {
+        let mut environment = Environment::default();
+        let credentials: Vec<Credential> =
+            ["A=env:A,to=x", "B=env:C,to=x", "D=file:/d,to=x"].iter().map(|text| text.parse().unwrap()).collect();
+        environment.conceal(credentials.iter());
+        let set: Vec<_> = environment.set.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(set, ["A=ringfence-A-secret", "B=ringfence-B-secret", "D=ringfence-D-secret"]);
+        assert_eq!(environment.remove, ["C"]);
     }
 
     #[test]

@@ -20,8 +20,8 @@ use serde::Serialize;
 use crate::link::{Pool, VethPair};
 use crate::nft::{DataTooLong, NameError, Ruleset};
 use crate::policy::{
-    AllowEntry, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, HostPattern, OnTampering, Origin, PatternMap,
-    Policy, ProxyAt, ProxyUrl, SeccompMode, Sourced, Transport, special,
+    AllowEntry, Credential, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, HostPattern, OnTampering, Origin,
+    PatternMap, Policy, ProxyAt, ProxyUrl, SeccompMode, SniCheck, Sourced, Transport, special,
 };
 
 pub use environment::Environment;
@@ -94,6 +94,10 @@ pub enum ProxyPlan {
         allow: Option<Vec<Sourced<AllowEntry>>>,
         /// The proxy that it hands requests to.
         upstream: Option<Sourced<ProxyUrl>>,
+        /// What it puts into requests.
+        credentials: Vec<Sourced<Credential>>,
+        /// What it makes of TLS that it does not look into.
+        sni: Sourced<SniCheck>,
     },
     /// Somebody else's proxy at an address that the sandbox reaches itself.
     At(Sourced<ProxyAt>),
@@ -228,11 +232,12 @@ impl Plan {
             ProxyPlan::BuiltIn { listen, .. } => Some(format!("http://{listen}")),
             ProxyPlan::At(at) => Some(format!("http://{}", at.value)),
         };
-        let environment = environment::environment(
+        let mut environment = environment::environment(
             url.as_deref(),
             policy.direct.iter().map(|endpoint| &endpoint.value),
             host.no_proxy.as_deref(),
         );
+        environment.conceal(policy.credentials.iter().map(|credential| &credential.value));
         Ok(Plan {
             pool: policy.pool.clone(),
             wire: host.wire.clone(),
@@ -301,6 +306,8 @@ fn proxy(policy: &Policy) -> ProxyPlan {
         // With an upstream and no list of our own, the upstream alone decides.
         allow: if policy.allow.is_empty() && policy.proxy.is_some() { None } else { Some(policy.allow.clone()) },
         upstream: policy.proxy.clone(),
+        credentials: policy.credentials.clone(),
+        sni: policy.sni.clone(),
     }
 }
 

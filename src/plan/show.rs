@@ -66,7 +66,7 @@ impl Plan {
         match &self.proxy {
             ProxyPlan::None => writeln!(out, "  none")?,
             ProxyPlan::At(at) => writeln!(out, "  at {}  ({})", at.value, at.origin)?,
-            ProxyPlan::BuiltIn { listen, allow, upstream } => {
+            ProxyPlan::BuiltIn { listen, allow, upstream, credentials, sni } => {
                 writeln!(out, "  built in, on {listen} of the sandbox")?;
                 for entry in allow.iter().flatten() {
                     writeln!(out, "  allow {}  ({})", entry.value, entry.origin)?;
@@ -74,6 +74,10 @@ impl Plan {
                 if allow.is_none() {
                     writeln!(out, "  allow whatever the upstream proxy allows")?;
                 }
+                for Sourced { value, origin } in credentials {
+                    writeln!(out, "  credential {value}  ({origin})")?;
+                }
+                writeln!(out, "  sni = {}  ({})", sni.value, sni.origin)?;
                 if let Some(Sourced { value, origin }) = upstream {
                     writeln!(out, "  through {value}  ({origin})")?;
                 }
@@ -147,7 +151,7 @@ impl Plan {
             ProxyPlan::At(at) => {
                 writeln!(out, "  {sandbox} -> {} [label=\"proxy\"];", node(&at.value.to_string()))?;
             }
-            ProxyPlan::BuiltIn { listen, allow, upstream } => {
+            ProxyPlan::BuiltIn { listen, allow, upstream, .. } => {
                 let proxy = node(&format!("proxy {listen}"));
                 writeln!(out, "  {sandbox} -> {proxy} [label=\"http\"];")?;
                 let next = match upstream {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::authority::{Authority, Form, Reason, nobody, port, prefix};
-use super::{DnsName, Host, PolicyError};
+use super::{DnsName, Host, PolicyError, RequestRule};
 
 /// A name, or every name below one (`*.example.com`, which is not `example.com` itself).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -84,6 +84,9 @@ pub struct AllowEntry {
     pub host: AllowHost,
     /// On which port; any when absent.
     pub port: Option<NonZeroU16>,
+    /// Which of its requests; when absent, all that can be said to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RequestRule>,
 }
 
 impl AllowEntry {
@@ -100,6 +103,27 @@ impl AllowEntry {
     }
 
     fn read(text: &str) -> Result<Self, Reason> {
+        if let Some(read) = RequestRule::read(text) {
+            let (rule, authority) = read?;
+            if authority.contains('/') {
+                return Err("a range has no place in a rule".into());
+            }
+            let mut entry = Self::read_host(authority)?;
+            entry.port = entry.port.or(NonZeroU16::new(rule.scheme().port()));
+            entry.rule = Some(rule);
+            return Ok(entry);
+        }
+        // `GET,HEAD https://…` comes here in two pieces, and the first would pass for a name.
+        if ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].contains(&text) {
+            return Err(format!(
+                "a method stands before a URL, and several are parted by `|`: `{text}|… https://HOST/PATH`"
+            ));
+        }
+        Self::read_host(text)
+    }
+
+    /// Parses `HOST[:PORT]`.
+    fn read_host(text: &str) -> Result<Self, Reason> {
         let authority = Authority::split(text)?;
         let port = authority.port()?;
         let host = if authority.host.contains('/') && is_address_like(authority) {
@@ -125,7 +149,7 @@ impl AllowEntry {
                 },
             }
         };
-        Ok(Self { host, port })
+        Ok(Self { host, port, rule: None })
     }
 }
 
@@ -151,6 +175,9 @@ impl FromStr for AllowEntry {
 
 impl fmt::Display for AllowEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(rule) = &self.rule {
+            return rule.write(f, &Self { rule: None, ..self.clone() });
+        }
         match (&self.host, self.port) {
             (AllowHost::Net(net), port) => {
                 let single = net.prefix_len() == net.max_prefix_len();

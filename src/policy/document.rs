@@ -25,12 +25,14 @@ fn the_example_file_uses_every_key_that_goes_with_the_others() {
     let text = example.join("\n");
     let layer = Layer::from_toml(text.as_bytes(), Path::new("example.toml")).unwrap();
     let Settings { policy, run } = Settings::from_layers([layer]).unwrap();
-    assert_eq!((policy.allow.len(), policy.direct.len(), run.env.len()), (3, 5, 2));
+    assert_eq!((policy.allow.len(), policy.direct.len(), run.env.len()), (4, 5, 2));
     assert_eq!(policy.proxy.unwrap().value.credentials.unwrap().password(), "p@ss");
     assert_eq!(policy.pool.value, crate::link::Pool::default(), "the document names the default pool");
     for key in Key::ALL.into_iter().filter(|key| !matches!(key, Key::ProxyAt | Key::DropCaps | Key::Learn)) {
         let (value, table) = (format!("{key} = "), format!("[{key}]"));
-        assert!(example.iter().any(|line| line.starts_with(&value) || *line == table), "{key} is missing");
+        let tables = format!("[[{key}]]");
+        let says = |line: &&str| line.starts_with(&value) || **line == table || **line == tables;
+        assert!(example.iter().any(says), "{key} is missing");
     }
 }
 
@@ -45,7 +47,7 @@ fn every_spelling_is_accepted() {
             Layer::new().flag(key, line).unwrap();
         }
     }
-    assert_eq!(keys, 22);
+    assert_eq!(keys, 25);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::layer::Arity;
 use super::near::nearest;
-use super::{EnvVar, Key, Layer, Origin, PolicyError};
+use super::{Credential, EnvVar, Key, Layer, Origin, PolicyError};
 
 impl Layer {
     /// How long a policy file may be, in bytes.
@@ -70,6 +70,7 @@ fn read(layer: &mut Layer, key: Key, value: &Spanned<DeValue<'_>>, places: &Plac
                 let origin = places.origin(item.span().start);
                 match item.get_ref() {
                     DeValue::String(text) => layer.add(key, text, &origin)?,
+                    DeValue::Table(parts) if key == Key::Credential => credential(layer, parts, &origin, places)?,
                     other => return Err(wrong_type(key, other, "a string in the list").at(origin)),
                 }
             }
@@ -99,11 +100,51 @@ fn read(layer: &mut Layer, key: Key, value: &Spanned<DeValue<'_>>, places: &Plac
                 (Arity::One, Key::DnsGrace) => "a number without quotes",
                 (Arity::One, _) => "a string",
                 (Arity::Many, Key::Env) => "a string, a list of strings, or a table",
+                (Arity::Many, Key::Credential) => "a string, or a list of strings and tables (`[[credential]]`)",
                 (Arity::Many, _) => "a string, or a list of strings",
             };
             Err(wrong_type(key, other, expected).at(origin))
         }
     }
+}
+
+/// Adds a credential that is written as a table.
+fn credential(layer: &mut Layer, parts: &DeTable<'_>, origin: &Origin, places: &Places<'_>) -> Result<(), PolicyError> {
+    const KEYS: [&str; 4] = ["name", "from", "to", "in"];
+    let mut said: [Vec<&str>; 4] = Default::default();
+    for (key, value) in in_order(parts) {
+        let at = places.origin(value.span().start);
+        let name = key.get_ref().as_ref();
+        let Some(index) = KEYS.iter().position(|known| *known == name) else {
+            let error = PolicyError::new("a key of a credential", name).at(places.origin(key.span().start));
+            return Err(error.because(format!("there are {}", KEYS.join(", "))));
+        };
+        match value.get_ref() {
+            DeValue::String(text) => said[index].push(text),
+            DeValue::Array(items) if index >= 2 => {
+                for item in items {
+                    let DeValue::String(text) = item.get_ref() else {
+                        let at = places.origin(item.span().start);
+                        return Err(wrong_type(Key::Credential, item.get_ref(), "a string in the list").at(at));
+                    };
+                    said[index].push(text);
+                }
+            }
+            other => {
+                let expected = if index < 2 { "a string" } else { "a string, or a list of strings" };
+                return Err(PolicyError::new(expected, format!("credential.{name} = {}", type_of(other))).at(at));
+            }
+        }
+    }
+    let [name, from, to, parts] = said;
+    let missing =
+        |what: &str| PolicyError::new("a credential", "[[credential]]").because(format!("`{what}` is missing"));
+    let one = |list: &[&'_ str], what: &str| list.first().copied().map(str::to_owned).ok_or_else(|| missing(what));
+    one(&name, "name")
+        .and_then(|name| Ok((name, one(&from, "from")?)))
+        .and_then(|(name, from)| Credential::from_parts(&name, &from, &to, &parts))
+        .and_then(|credential| layer.push_credential(credential, origin))
+        .map_err(|error| error.at(origin.clone()))
 }
 
 /// The value is left out: it may be a list with a password somewhere in it.
@@ -247,6 +288,56 @@ env = { B = "ä,2", A = "" }
     }
 
     #[test]
+    fn a_credential_is_a_table_or_a_string() {
+        let table =
+            "allow = 'a'\n[[credential]]\nname = 'T'\nfrom = 'env:X'\nto = ['a', 'GET https://b/*']\nin = 'header'\n";
+        let string = "allow = 'a'\ncredential = 'T=env:X,to=a,to=GET https://b/*,in=header'";
+        let read = |text: &str| {
+            let policy = Settings::from_layers([parse(text).unwrap()]).unwrap().policy;
+            policy.credentials.into_iter().map(|credential| credential.value).collect::<Vec<_>>()
+        };
+        assert_eq!(read(table), read(string));
+        for (text, error) in [
+            (
+                "[[credential]]\nname = 'T'\nvalue = 's3cr3t'",
+                "p.toml:3:1: `value` is not a key of a credential (there are name, from, to, in)",
+            ),
+            (
+                "[[credential]]\nname = 'T'\nto = 'a'",
+                "p.toml:1:1: `[[credential]]` is not a credential (`from` is missing)",
+            ),
+            ("[[credential]]\nname = 'T'\nfrom = 'env:X'", "(`to` is missing: where may it go?)"),
+            ("[[credential]]\nname = 1", "p.toml:2:8: `credential.name = <integer>` is not a string"),
+            (
+                "[[credential]]\nto = [1]",
+                "p.toml:2:7: `credential = <integer>` is not a string in the list (write it in quotes)",
+            ),
+            ("[[credential]]\nname = 'T'\nfrom = 's3cr3t'\nto = 'a'", "p.toml:1:1: `…` is not the source of a secret"),
+        ] {
+            let found = parse(text).unwrap_err();
+            assert!(found.contains(error) && !found.contains("s3cr3t"), "{text}: {found}");
+        }
+        let contradiction = |text: &str| Settings::from_layers([parse(text).unwrap()]).unwrap_err().to_string();
+        let one = "credential = 'T=env:X,to=a'";
+        for (text, error) in [
+            (
+                one.to_owned(),
+                "p.toml:1:14: `T` is not possible without the built-in proxy (the built-in proxy puts it in, and is there with `allow` or `proxy` alone)",
+            ),
+            (
+                "allow = 'a'\ncredential = ['T=env:X,to=a', 'T=env:Y,to=a']".to_owned(),
+                "p.toml:2:31: `T` is not the only credential of its name (p.toml:2:15 says another)",
+            ),
+            (
+                format!("allow = 'a'\n{one}\nenv = 'T=1'"),
+                "p.toml:2:14: `T` is not a variable for a placeholder (p.toml:3:7 sets it to something else)",
+            ),
+        ] {
+            assert_eq!(contradiction(&text), error);
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_at_their_place() {
         for (text, error) in [
             ("alow = 'a'", "p.toml:1:1: `alow` is not a key of a policy file (did you mean `allow`?)"),
@@ -256,11 +347,11 @@ env = { B = "ä,2", A = "" }
             ),
             (
                 "policy = 'a'",
-                "p.toml:1:1: `policy` is not a key of a policy file (there are allow, proxy, proxy-at, direct, direct-udp, direct-host, dns, dns-grace, private-name, audit, tampering, pool, user, env, name, share-pid, drop-caps, keep-caps, landlock, ro, rw, seccomp, events, events-format, metrics, learn)",
+                "p.toml:1:1: `policy` is not a key of a policy file (there are allow, credential, sni, proxy, proxy-at, direct, direct-udp, direct-host, dns, dns-grace, private-name, audit, tampering, pool, user, env, name, share-pid, drop-caps, keep-caps, landlock, ro, rw, seccomp, events, events-format, metrics, learn)",
             ),
             (
                 "[sandbox]\nname = 'a'",
-                "p.toml:1:2: `sandbox` is not a key of a policy file (there are allow, proxy, proxy-at, direct, direct-udp, direct-host, dns, dns-grace, private-name, audit, tampering, pool, user, env, name, share-pid, drop-caps, keep-caps, landlock, ro, rw, seccomp, events, events-format, metrics, learn)",
+                "p.toml:1:2: `sandbox` is not a key of a policy file (there are allow, credential, sni, proxy, proxy-at, direct, direct-udp, direct-host, dns, dns-grace, private-name, audit, tampering, pool, user, env, name, share-pid, drop-caps, keep-caps, landlock, ro, rw, seccomp, events, events-format, metrics, learn)",
             ),
             (
                 "allow = ['a', 'b c', '']",

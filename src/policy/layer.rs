@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    AllowEntry, Capability, DnsGrace, DnsMode, Endpoint, EnvVar, EventsFormat, EventsTo, FilePath, HostPattern,
-    LandlockMode, LearnTo, MetricsTo, OnTampering, Origin, PolicyError, PoolPrefix, ProxyAt, ProxyUrl, SandboxName,
-    SeccompMode, Sourced, Transport, User,
+    AllowEntry, Capability, Credential, DnsGrace, DnsMode, Endpoint, EnvVar, EventsFormat, EventsTo, FilePath,
+    HostPattern, LandlockMode, LearnTo, MetricsTo, OnTampering, Origin, PolicyError, PoolPrefix, ProxyAt, ProxyUrl,
+    SandboxName, SeccompMode, SniCheck, Sourced, Transport, User,
 };
 
 /// A thing that can be said: a flag `--NAME`, or a key `NAME` of a policy file.
@@ -14,6 +14,10 @@ use super::{
 pub enum Key {
     /// Destinations that the built-in proxy lets through. Repeatable.
     Allow,
+    /// Secrets that the built-in proxy puts into requests. Repeatable, and not separated by commas.
+    Credential,
+    /// Whether TLS in a tunnel must be for the host that the tunnel leads to.
+    Sni,
     /// An HTTP proxy, reached from the host.
     Proxy,
     /// A proxy that the sandbox reaches itself.
@@ -76,8 +80,10 @@ pub(super) enum Arity {
 
 impl Key {
     /// All of them, in the order of the command line's help.
-    pub const ALL: [Key; 26] = [
+    pub const ALL: [Key; 28] = [
         Key::Allow,
+        Key::Credential,
+        Key::Sni,
         Key::Proxy,
         Key::ProxyAt,
         Key::Direct,
@@ -109,6 +115,8 @@ impl Key {
     pub const fn name(self) -> &'static str {
         match self {
             Key::Allow => "allow",
+            Key::Credential => "credential",
+            Key::Sni => "sni",
             Key::Proxy => "proxy",
             Key::ProxyAt => "proxy-at",
             Key::Direct => "direct",
@@ -144,9 +152,12 @@ impl Key {
     pub(super) const fn arity(self) -> Arity {
         match self {
             Key::Audit | Key::SharePid | Key::DropCaps => Arity::Switch,
-            Key::Proxy | Key::ProxyAt | Key::Dns | Key::DnsGrace | Key::User | Key::Name | Key::Landlock => Arity::One,
+            Key::Sni | Key::Proxy | Key::ProxyAt | Key::Dns | Key::DnsGrace | Key::User | Key::Name | Key::Landlock => {
+                Arity::One
+            }
             Key::Seccomp | Key::Events | Key::EventsFormat | Key::Metrics | Key::Learn | Key::Tampering => Arity::One,
             Key::Allow
+            | Key::Credential
             | Key::Direct
             | Key::DirectUdp
             | Key::DirectHost
@@ -172,6 +183,8 @@ impl fmt::Display for Key {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layer {
     pub(super) allow: Option<Vec<Sourced<AllowEntry>>>,
+    pub(super) credential: Option<Vec<Sourced<Credential>>>,
+    pub(super) sni: Option<Sourced<SniCheck>>,
     pub(super) proxy: Option<Sourced<ProxyUrl>>,
     pub(super) proxy_at: Option<Sourced<ProxyAt>>,
     pub(super) direct: Option<Vec<Sourced<Endpoint>>>,
@@ -229,6 +242,8 @@ impl Layer {
         let entries = &mut self.entries;
         let added = match key {
             Key::Allow => many(&mut self.allow, entries, text, origin, AllowEntry::from_str),
+            Key::Credential => text.parse().and_then(|credential| self.push_credential(credential, origin)),
+            Key::Sni => one(&mut self.sni, key, text, origin, SniCheck::from_str),
             Key::Proxy => one(&mut self.proxy, key, text, origin, ProxyUrl::from_str),
             Key::ProxyAt => one(&mut self.proxy_at, key, text, origin, ProxyAt::from_str),
             Key::Direct => many(&mut self.direct, entries, text, origin, |item| Endpoint::parse(item, Transport::Tcp)),
@@ -260,6 +275,12 @@ impl Layer {
         added.map_err(|error| error.at(origin.clone()))
     }
 
+    pub(super) fn push_credential(&mut self, credential: Credential, origin: &Origin) -> Result<(), PolicyError> {
+        count(&mut self.entries)?;
+        self.credential.get_or_insert_default().push(Sourced::new(credential, origin.clone()));
+        Ok(())
+    }
+
     pub(super) fn push_env(&mut self, variable: EnvVar, origin: &Origin) -> Result<(), PolicyError> {
         count(&mut self.entries)?;
         self.env.get_or_insert_default().push(Sourced::new(variable, origin.clone()));
@@ -271,6 +292,7 @@ impl Layer {
     pub(super) fn declare(&mut self, key: Key) {
         match key {
             Key::Allow => drop(self.allow.get_or_insert_default()),
+            Key::Credential => drop(self.credential.get_or_insert_default()),
             Key::Direct => drop(self.direct.get_or_insert_default()),
             Key::DirectUdp => drop(self.direct_udp.get_or_insert_default()),
             Key::DirectHost => drop(self.direct_host.get_or_insert_default()),
@@ -279,7 +301,8 @@ impl Layer {
             Key::Env => drop(self.env.get_or_insert_default()),
             Key::Ro => drop(self.ro.get_or_insert_default()),
             Key::Rw => drop(self.rw.get_or_insert_default()),
-            Key::Proxy
+            Key::Sni
+            | Key::Proxy
             | Key::ProxyAt
             | Key::Dns
             | Key::DnsGrace
@@ -308,6 +331,8 @@ impl Layer {
             if caps_given { (self.drop_caps, self.keep_caps) } else { (weaker.drop_caps, weaker.keep_caps) };
         Layer {
             allow: self.allow.or(weaker.allow),
+            credential: self.credential.or(weaker.credential),
+            sni: self.sni.or(weaker.sni),
             proxy: self.proxy.or(weaker.proxy),
             proxy_at: self.proxy_at.or(weaker.proxy_at),
             direct: self.direct.or(weaker.direct),
@@ -428,6 +453,8 @@ mod tests {
             assert_eq!(Key::named(key.name()), Some(key));
             let text = match key {
                 Key::Allow | Key::DirectHost | Key::Name => "a",
+                Key::Credential => "A=env:B,to=a",
+                Key::Sni => "any",
                 Key::Proxy | Key::Direct | Key::DirectUdp => "a:1",
                 Key::ProxyAt => "203.0.113.9:1",
                 Key::Dns | Key::Seccomp => "off",
@@ -448,7 +475,9 @@ mod tests {
             let given = layer(&[(key, text)]).unwrap();
             assert_ne!(Layer { entries: 0, ..given }, Layer::new(), "{key} left no trace");
             let error = layer(&[(key, "\u{1b}")]).unwrap_err();
-            assert!(error.starts_with(&format!("--{key}: `\\u{{1b}}` is not ")), "{error}");
+            // What may be a secret is not quoted.
+            let quoted = if key == Key::Credential { "…" } else { "\\u{1b}" };
+            assert!(error.starts_with(&format!("--{key}: `{quoted}` is not ")), "{error}");
         }
         assert_eq!(Key::named("Allow"), None);
     }

@@ -9,6 +9,7 @@
 mod allow;
 mod authority;
 mod capability;
+pub(crate) mod credential;
 mod dns;
 #[cfg(test)]
 mod document;
@@ -24,6 +25,7 @@ mod pool;
 #[cfg(test)]
 mod properties;
 mod proxy;
+pub(crate) mod request_rule;
 mod run;
 mod seccomp;
 mod settings;
@@ -35,6 +37,7 @@ mod write;
 
 pub use allow::{AllowEntry, AllowHost, HostPattern};
 pub use capability::{Capabilities, Capability};
+pub use credential::{Credential, CredentialName, Places, SecretSource, SniCheck};
 pub use dns::{DnsGrace, DnsMode};
 pub use endpoint::{Endpoint, EndpointHost, Transport};
 pub use files::{FilePath, LandlockMode};
@@ -45,6 +48,7 @@ pub(crate) use patterns::PatternMap;
 pub use origin::{Origin, PolicyError, Sourced};
 pub use pool::PoolPrefix;
 pub use proxy::{Credentials, ProxyAt, ProxyUrl};
+pub use request_rule::{PathError, RequestRule, Scheme, canonical_path};
 pub use run::{EnvVar, RunOptions, SandboxName, User};
 pub use seccomp::SeccompMode;
 pub use settings::{Policy, PolicyBuilder, Settings};

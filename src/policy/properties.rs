@@ -77,6 +77,9 @@ fn round_trips(text: &str) -> Result<(), TestCaseError> {
     round_trip(text, Host::from_str)?;
     round_trip(text, HostPattern::from_str)?;
     round_trip(text, AllowEntry::from_str)?;
+    round_trip(&format!("GET {text}"), AllowEntry::from_str)?;
+    round_trip(text, Credential::from_str)?;
+    round_trip(&format!("A=env:B,to={text}"), Credential::from_str)?;
     round_trip(text, |text| Endpoint::parse(text, Transport::Udp))?;
     // Shown with its port, which a direct host does not take back.
     let _ = Endpoint::parse_host(text);

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::pool::pool;
 use super::{
-    AllowEntry, Capabilities, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, HostPattern, Key, Layer, OnTampering,
-    Origin, PolicyError, ProxyAt, ProxyUrl, RunOptions, Sourced,
+    AllowEntry, Capabilities, Credential, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, HostPattern, Key, Layer,
+    OnTampering, Origin, PolicyError, ProxyAt, ProxyUrl, RunOptions, SniCheck, Sourced,
 };
 use crate::link::Pool;
 
@@ -17,6 +17,10 @@ use crate::link::Pool;
 pub struct Policy {
     /// What the built-in proxy lets through; without an entry it is not started, unless there is a `proxy`.
     pub allow: Vec<Sourced<AllowEntry>>,
+    /// Secrets that the built-in proxy puts into requests; their names differ.
+    pub credentials: Vec<Sourced<Credential>>,
+    /// Whether TLS in a tunnel must be for the host that the tunnel leads to.
+    pub sni: Sourced<SniCheck>,
     /// The proxy that the built-in one goes through; without `allow` it alone decides.
     pub proxy: Option<Sourced<ProxyUrl>>,
     /// A proxy that the sandbox reaches itself. Never beside `allow` or `proxy`.
@@ -79,6 +83,8 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             allow: Vec::new(),
+            credentials: Vec::new(),
+            sni: Sourced::new(SniCheck::default(), Origin::Default),
             proxy: None,
             proxy_at: None,
             direct: Vec::new(),
@@ -105,6 +111,22 @@ impl PolicyBuilder {
     /// A text that is no such destination.
     pub fn allow(self, destination: &str) -> Result<Self, PolicyError> {
         self.add(Key::Allow, destination)
+    }
+
+    /// Has the built-in proxy put a secret into requests: `NAME=env:VARIABLE,to=HOST[:PORT]`, and so on.
+    ///
+    /// # Errors
+    /// A text that is no credential.
+    pub fn credential(self, credential: &str) -> Result<Self, PolicyError> {
+        self.add(Key::Credential, credential)
+    }
+
+    /// Says whether TLS in a tunnel must be for the host that the tunnel leads to: `check` or `any`.
+    ///
+    /// # Errors
+    /// A text that is neither, or the opposite of what was said before.
+    pub fn sni(self, check: &str) -> Result<Self, PolicyError> {
+        self.add(Key::Sni, check)
     }
 
     /// Goes through an HTTP proxy that the host reaches: a URL, or `HOST:PORT`.
@@ -234,6 +256,8 @@ impl Settings {
         Ok(Self {
             policy: Policy {
                 allow: first_of_each(said.allow.into_iter().flatten()),
+                credentials: first_of_each(said.credential.into_iter().flatten()),
+                sni: said.sni.unwrap_or(default.policy.sni),
                 proxy: said.proxy,
                 proxy_at: said.proxy_at,
                 direct: first_of_each(direct),
@@ -263,7 +287,29 @@ impl Settings {
     }
 }
 
+/// Refuses credentials that share a name, that a variable of the policy's own would cover up, or that no proxy would put in.
+fn credentials(said: &Layer) -> Result<(), PolicyError> {
+    let all = said.credential.as_deref().unwrap_or_default();
+    for (index, Sourced { value, origin }) in all.iter().enumerate() {
+        let refuse = |expected: &str, reason: String| {
+            Err(PolicyError::new(expected, value.name.as_str()).because(reason).at(origin.clone()))
+        };
+        if let Some(first) = all[..index].iter().find(|first| first.value.name == value.name && first.value != *value) {
+            return refuse("the only credential of its name", format!("{} says another", first.origin));
+        }
+        if let Some(set) = said.env.iter().flatten().find(|variable| variable.value.name == value.name.as_str()) {
+            return refuse("a variable for a placeholder", format!("{} sets it to something else", set.origin));
+        }
+        if said.allow.iter().flatten().next().is_none() && said.proxy.is_none() {
+            let reason = "the built-in proxy puts it in, and is there with `allow` or `proxy` alone".to_owned();
+            return refuse("possible without the built-in proxy", reason);
+        }
+    }
+    Ok(())
+}
+
 fn contradictions(said: &Layer) -> Result<(), PolicyError> {
+    credentials(said)?;
     if let Some(learn) = &said.learn
         && !said.audit.as_ref().is_some_and(|audit| audit.value)
     {

@@ -2,12 +2,12 @@
 
 use std::fmt::{Display, Write};
 
-use super::{Endpoint, Origin, Policy, ProxyUrl, Sourced, Transport};
+use super::{Credential, Endpoint, Origin, Policy, ProxyUrl, Sourced, Transport};
 
 impl Policy {
     /// Writes the policy as a policy file, without what nobody said.
     ///
-    /// Credentials of a proxy are `<redacted>` in it, which no parser takes: a policy is never weaker than the file that it is read from.
+    /// Of a credential it has where the value comes from, as the policy does; nobody's value is in it. Credentials of a proxy are `<redacted>` in it, which no parser takes: a policy is never weaker than the file that it is read from.
     pub fn to_toml(&self) -> String {
         self.write(ProxyUrl::to_string)
     }
@@ -38,6 +38,15 @@ impl Policy {
         single(&mut out, "tampering", said(&self.tampering).map(|what| what.to_string()));
         if let Some(pool) = said(&self.pool) {
             list(&mut out, "pool", [pool.v4.to_string(), pool.v6.to_string()].iter());
+        }
+        single(&mut out, "sni", said(&self.sni).map(|sni| sni.to_string()));
+        // Last: what follows a table's head is the table's.
+        for Credential { name, from, to, places } in self.credentials.iter().map(|credential| &credential.value) {
+            out.push_str("\n[[credential]]\n");
+            single(&mut out, "name", Some(name.to_string()));
+            single(&mut out, "from", Some(from.to_string()));
+            list(&mut out, "to", to.iter());
+            list(&mut out, "in", places.words());
         }
         out
     }
@@ -95,9 +104,11 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let text = "allow = ['a:1', '*.b', '203.0.113.0/24:443', '[2001:db8::/32]:1']\nproxy = 'http://al%40ice:p%2F%22ss%25@proxy.example:1'\n\
+        let text = "allow = ['GET|POST https://r.example/v1/*', 'a:1', '*.b', '203.0.113.0/24:443', '[2001:db8::/32]:1']\nproxy = 'http://al%40ice:p%2F%22ss%25@proxy.example:1'\n\
                     direct = ['c:2', '*.d:3', '[2001:db8::9]:4']\ndirect-udp = '203.0.113.9:5'\ndns = 'auto'\ndns-grace = 7\n\
-                    private-name = ['*.f', 'g.example']\naudit = false\ntampering = 'end'\npool = '10.9.0.0/16'\n";
+                    private-name = ['*.f', 'g.example']\naudit = false\ntampering = 'end'\npool = '10.9.0.0/16'\nsni = 'any'\n\
+                    [[credential]]\nname = 'T'\nfrom = 'env:X'\nto = ['a', '* http://b/*']\nin = ['header', 'body']\n\
+                    [[credential]]\nname = 'U'\nfrom = 'command:pass \"show\" u'\nto = 'c:8443'\n";
         let read = |text: &str| {
             let layer = Layer::from_toml(text.as_bytes(), Path::new("p.toml"))?;
             Settings::from_layers([layer]).map(|settings| settings.policy)

@@ -7,11 +7,11 @@ use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
 
-use super::body::{Driver, RequestBody};
+use super::body::{Driver, RequestBody, ResponseBody};
 use super::exchange::{Answer, Exchange, Hop};
 use super::refusal::Refusal;
 use super::target::Target;
-use super::{headers, tunnel};
+use super::{headers, intercept, tunnel};
 
 /// Opens a tunnel.
 pub(super) async fn connect(exchange: &Exchange, mut request: Request<Incoming>) -> Result<Answer, Refusal> {
@@ -22,17 +22,24 @@ pub(super) async fn connect(exchange: &Exchange, mut request: Request<Incoming>)
         return Err(Refusal::bad_request("a CONNECT request has no body"));
     }
     let client = hyper::upgrade::on(&mut request);
+    exchange.admit(&target)?;
     let Hop { stream, upstream } = exchange.reach(&target).await?;
+    let (head, ()) = Response::new(()).into_parts();
+    if !exchange.unseen(&target) {
+        let headers = std::mem::take(request.headers_mut());
+        let stream = if upstream { tunnel_through(exchange, &target, &headers, stream).await? } else { stream };
+        let inside = intercept::Inside { exchange: exchange.apart(), target, headers };
+        return Ok(Answer::Switch(head, Box::new(|busy| intercept::serve(inside, client, stream, busy))));
+    }
+    let check = exchange.check(&target);
     if !upstream {
-        let (head, ()) = Response::new(()).into_parts();
-        return Ok(Answer::Switch(head, Box::new(|busy| tunnel::to_stream(client, stream, busy))));
+        return Ok(Answer::Switch(head, Box::new(|busy| tunnel::to_stream(client, stream, check, busy))));
     }
 
     let (mut response, driver) = ask(exchange, &target, request.headers(), stream).await?;
     if response.status().is_success() {
-        let (head, ()) = Response::new(()).into_parts();
         let origin = hyper::upgrade::on(response);
-        return Ok(Answer::Switch(head, Box::new(|busy| tunnel::to_upgraded(client, origin, driver, busy))));
+        return Ok(Answer::Switch(head, Box::new(|busy| tunnel::to_upgraded(client, origin, driver, check, busy))));
     }
     // The upstream's own refusal: 403, 407, 502, with its own words.
     let (status, method) = (response.status(), http::Method::CONNECT);
@@ -41,7 +48,7 @@ pub(super) async fn connect(exchange: &Exchange, mut request: Request<Incoming>)
     headers::frame_response(&method, status, &mut head.headers, &body);
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     head.version = Version::HTTP_11;
-    Ok(Answer::Pass(Response::from_parts(head, body), driver))
+    Ok(Answer::Pass(Response::from_parts(head, ResponseBody::origin(body, Some(driver)))))
 }
 
 /// Reads the authority form, and nothing else.
@@ -50,6 +57,17 @@ fn target(exchange: &Exchange, uri: &Uri) -> Result<Target, Refusal> {
         (None, Some(authority), None) => exchange.target(authority.as_str(), None),
         _ => Err(Refusal::bad_request("CONNECT wants HOST:PORT and nothing else")),
     }
+}
+
+/// Opens a tunnel through the upstream for an interception; that it refuses is an error.
+pub(super) async fn tunnel_through(
+    exchange: &Exchange,
+    target: &Target,
+    client: &HeaderMap,
+    stream: TcpStream,
+) -> Result<TcpStream, Refusal> {
+    let refused = || Refusal::new(StatusCode::BAD_GATEWAY, format!("the upstream proxy opens no tunnel to {target}"));
+    through(exchange, target, client, stream).await?.ok_or_else(refused)
 }
 
 /// Opens a tunnel through the upstream for an exchange of the proxy's own inside it. `stream` leads to the upstream;

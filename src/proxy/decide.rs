@@ -32,15 +32,44 @@ pub enum DenialReason {
     },
     /// It is an address in a spelling that only C libraries read (`0x7f.1`).
     NumericName,
+    /// In a tunnel to it, TLS was begun for another host.
+    OtherServerName {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// Rules say which requests may go there, and none covers this one.
+    Request {
+        /// Its method.
+        method: String,
+        /// Its path, without the query; as it was written where it has no one reading.
+        path: String,
+    },
+    /// A placeholder stands where its value may not.
+    Credential {
+        /// The credential's name, as it was written.
+        name: String,
+    },
 }
 
 impl DenialReason {
+    /// Where on a request's way it is refused: `connect`, `request` or `credential`.
+    pub(super) fn stage(&self) -> &'static str {
+        match self {
+            DenialReason::Request { .. } => "request",
+            DenialReason::Credential { .. } => "credential",
+            _ => "connect",
+        }
+    }
+
     /// A word for programs, as in the `X-Ringfence-Denied` header.
     pub fn code(&self) -> &'static str {
         match self {
             DenialReason::NotListed => "not-listed",
             DenialReason::SpecialAddress { .. } => "special-address",
             DenialReason::NumericName => "numeric-name",
+            DenialReason::OtherServerName { .. } => "server-name",
+            DenialReason::Request { .. } => "request",
+            DenialReason::Credential { .. } => "credential",
         }
     }
 }
@@ -50,14 +79,14 @@ impl DenialReason {
 pub(super) struct No {
     pub(super) reason: DenialReason,
     /// None for an address that no policy takes, such as the unspecified one.
-    pub(super) hint: Option<AllowEntry>,
+    pub(super) hint: Option<Box<AllowEntry>>,
 }
 
 impl No {
     fn new(reason: DenialReason, host: AllowHost, port: NonZeroU16) -> Self {
-        let entry = AllowEntry { host, port: Some(port) };
+        let entry = AllowEntry { host, port: Some(port), rule: None };
         // A hint that the policy's own parser refuses would help nobody.
-        let hint = entry.to_string().parse().ok().filter(|parsed| *parsed == entry);
+        let hint = entry.to_string().parse().ok().filter(|parsed| *parsed == entry).map(Box::new);
         Self { reason, hint }
     }
 }
@@ -67,29 +96,40 @@ pub(super) fn admit(list: &[AllowEntry], target: &Target) -> Result<(), No> {
     if list.iter().any(|entry| entry.matches(&target.host, target.port.get())) {
         return Ok(());
     }
-    let host = match &target.host {
-        Host::Name(name) => AllowHost::Pattern(HostPattern::Exact(name.clone())),
-        Host::Address(address) => AllowHost::Net(IpNet::from(*address)),
-    };
-    Err(No::new(DenialReason::NotListed, host, target.port))
+    Err(No::new(DenialReason::NotListed, exactly(&target.host), target.port))
 }
 
-/// Keeps of the addresses of an admitted name those that may be dialled, in their order. `own` are addresses of this host.
+/// The left side of an entry for that host alone.
+pub(super) fn exactly(host: &Host) -> AllowHost {
+    match host {
+        Host::Name(name) => AllowHost::Pattern(HostPattern::Exact(name.clone())),
+        Host::Address(address) => AllowHost::Net(IpNet::from(*address)),
+    }
+}
+
+/// Keeps of the addresses of an admitted target those that may be dialled, in their order. `own` are addresses of this host.
+///
+/// An entry for some requests to an address covers that address as a target, and no name that resolves to it: what is asked
+/// of the name was judged by the name's own entries.
 ///
 /// Empty only if `addresses` was.
 pub(super) fn vet(
     list: &[AllowEntry],
-    port: NonZeroU16,
+    target: &Target,
     addresses: impl IntoIterator<Item = IpAddr>,
     own: &[IpAddr],
 ) -> Result<Vec<SocketAddr>, No> {
+    let port = target.port;
+    let covers = |entry: &AllowEntry, address: &Host| {
+        entry.matches(address, port.get()) && (entry.rule.is_none() || target.host == *address)
+    };
     let mut dialled = Vec::new();
     let mut refused = None;
     for address in addresses {
         let address = address.to_canonical();
         let here = || own.contains(&address).then_some("an address of this host");
         match special::class(address).map(Class::name).or_else(here) {
-            Some(class) if !list.iter().any(|entry| entry.matches(&Host::Address(address), port.get())) => {
+            Some(class) if !list.iter().any(|entry| covers(entry, &Host::Address(address))) => {
                 refused.get_or_insert((address, class));
             }
             _ => dialled.push(SocketAddr::new(address, port.get())),
@@ -121,7 +161,8 @@ mod tests {
     fn vetted(entries: &[&str], port: u16, addresses: &[&str]) -> Result<Vec<String>, String> {
         let addresses = addresses.iter().map(|address| address.parse().unwrap());
         let own = ["198.51.100.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
-        match vet(&list(entries), NonZeroU16::new(port).unwrap(), addresses, &own) {
+        let target = Target { host: "api.example.com".parse().unwrap(), port: NonZeroU16::new(port).unwrap() };
+        match vet(&list(entries), &target, addresses, &own) {
             Ok(kept) => Ok(kept.iter().map(|address| address.ip().to_string()).collect()),
             Err(no) => Err(no.hint.map(|hint| hint.to_string()).unwrap_or_default()),
         }
@@ -198,6 +239,11 @@ mod tests {
         assert_eq!(vetted(&covered, 443, &["10.0.0.5", "10.0.1.5"]).unwrap(), ["10.0.0.5"]);
         assert_eq!(vetted(&covered, 80, &["10.0.0.5"]).unwrap_err(), "10.0.0.5:80");
         assert_eq!(vetted(&covered, 443, &["::ffff:10.0.0.5"]).unwrap(), ["10.0.0.5"]);
+        // What covers some requests to an address covers no name.
+        let ruled = ["api.example.com", "GET https://10.0.0.5/x"];
+        assert!(vetted(&ruled, 443, &["10.0.0.5"]).is_err());
+        let target = Target::parse("10.0.0.5:443", None).unwrap();
+        assert!(vet(&list(&ruled), &target, ["10.0.0.5".parse().unwrap()], &[]).is_ok());
         // Covering the address carried does not cover its carrier.
         assert!(vetted(&covered, 443, &["64:ff9b::a00:5"]).is_err());
     }
@@ -223,11 +269,12 @@ mod tests {
             let no = admit(&[], &target(address)).unwrap_err();
             if let Some(hint) = no.hint {
                 prop_assert!(admit(std::slice::from_ref(&hint), &target(address)).is_ok());
-                prop_assert_eq!(admit(&[hint], &target(other)).is_ok(), other.to_canonical() == address.to_canonical());
+                prop_assert_eq!(admit(&[*hint], &target(other)).is_ok(), other.to_canonical() == address.to_canonical());
             }
             let own = if here { vec![address.to_canonical()] } else { Vec::new() };
-            if let Err(no) = vet(&[], port, [address], &own) {
-                prop_assert!(no.hint.is_none_or(|hint| vet(&[hint], port, [address], &own).is_ok()));
+            let name = Target { host: "a.example".parse().unwrap(), port };
+            if let Err(no) = vet(&[], &name, [address], &own) {
+                prop_assert!(no.hint.is_none_or(|hint| vet(&[*hint], &name, [address], &own).is_ok()));
             }
         }
 
@@ -236,7 +283,7 @@ mod tests {
         fn what_is_dialled_is_public(addresses: Vec<IpAddr>, low in any::<[u8; 3]>()) {
             let private = IpAddr::from([10, low[0], low[1], low[2]]);
             let all = addresses.into_iter().chain([private]);
-            if let Ok(dialled) = vet(&[], NonZeroU16::MIN, all, &[]) {
+            if let Ok(dialled) = vet(&[], &Target { host: "a.example".parse().unwrap(), port: NonZeroU16::MIN }, all, &[]) {
                 prop_assert!(dialled.iter().all(|address| special::class(address.ip()).is_none()));
             }
         }

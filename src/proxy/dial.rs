@@ -68,9 +68,9 @@ pub(super) fn tune(stream: &TcpStream) {
 }
 
 /// Makes the stream's end a reset, so that the other end does not take what it has for the whole.
-pub(super) fn reset(stream: TcpStream) {
+pub(super) fn reset(stream: &TcpStream) {
     // Should it fail, the stream just ends.
-    let _ = sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+    let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
 }
 
 /// Makes the two families take turns, beginning with the first address's.

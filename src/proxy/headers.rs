@@ -40,6 +40,11 @@ pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
+/// Tells whether the sender can take trailers.
+pub(super) fn wants_trailers(headers: &HeaderMap) -> bool {
+    has_token(headers, &header::TE, "trailers")
+}
+
 /// Tells whether the next recipient is to answer by itself (RFC 9110, section 7.6.2).
 pub(super) fn goes_no_further(headers: &HeaderMap) -> bool {
     tokens(headers, &header::MAX_FORWARDS).any(|count| count.bytes().all(|digit| digit == b'0'))

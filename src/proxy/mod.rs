@@ -9,6 +9,9 @@
 //! | a destination that the allow-list does not cover | `403`, one line: what, why, the flag that would allow it; the reason's [code](DenialReason::code) in `X-Ringfence-Denied` |
 //! | a name that cannot be resolved, a destination that refuses | `502` |
 //! | a destination that does not answer in time | `504` |
+//! | a request that no rule covers, a placeholder where no value may stand | `403`, as above |
+//! | a message in a tunnel for another host than the tunnel's | `421` |
+//! | an origin whose certificate does not hold | `502` |
 //! | `TRACE` | `405` |
 //! | `Max-Forwards: 0` | `501` |
 //! | a head past [`Limits::head_bytes`] or of more than 100 lines | `431` |
@@ -21,7 +24,8 @@
 //!   is told all come from that one reading. Framing of bodies likewise: it is written anew from what was decoded.
 //! - **What was vetted is what is dialled.** A name is resolved once; of its addresses those are dialled that were vetted.
 //!   Those that are special, or that the kernel says are this host's own, are dialled only if an address's entry covers them.
-//! - **Bodies pass through.** No body is ever held; memory does not grow with what is transferred.
+//! - **Bodies pass through.** No body is held, but a short one that values are put into; memory does not grow with what is
+//!   transferred.
 //! - **One request, one connection to the origin.** Connections to origins are not kept for another request, so no request
 //!   can be answered by what an earlier one left behind.
 //! - **Ends are passed on.** In a tunnel, the end of one direction leaves the other open, and a reset stays a reset: an answer
@@ -31,6 +35,9 @@
 //! not resolved here: the upstream does that, and where a listed name leads is then its decision. Raw bytes of a client's
 //! reach the upstream only inside a tunnel that it has agreed to: an upgrade goes through a tunnel too, and where the upstream
 //! refuses that the request goes on without the upgrade.
+//!
+//! Tunnels to hosts that a [`Secret`] or a rule concerns are looked into: the proxy ends TLS on both sides and takes the
+//! requests inside as it takes plain ones. All others stay closed, but for the name in their first TLS message.
 //!
 //! The proxy adds no `Via` header, although RFC 9110 asks proxies to: origins change their answers on seeing it, and the fence
 //! shall not be seen from outside.
@@ -42,10 +49,16 @@ mod dial;
 mod exchange;
 mod forward;
 mod headers;
+mod hello;
 mod host;
+mod intercept;
+mod interception;
 mod pulse;
 mod refusal;
+mod requests;
 mod resolve;
+mod rewrite;
+mod secret;
 mod serve;
 mod target;
 mod tunnel;
@@ -59,9 +72,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use decide::DenialReason;
+pub use interception::{Interception, Roots};
 pub use resolve::{FixedResolver, Resolve, SystemResolver};
+pub use secret::{Secret, SecretError};
 
-use crate::policy::{AllowEntry, Host, ProxyUrl};
+use crate::policy::{AllowEntry, Host, ProxyUrl, SniCheck};
 
 /// What the proxy lets through, and how.
 #[derive(Debug, Clone, Default)]
@@ -74,6 +89,13 @@ pub struct ProxyConfig {
     pub upstream: Option<Upstream>,
     /// Bounds on what one sandbox can take up.
     pub limits: Limits,
+    /// What is put into requests where its placeholder stands.
+    pub secrets: Arc<[Secret]>,
+    /// What it takes to look into TLS, which it does only for hosts that [`secrets`](Self::secrets) or rules concern. Without
+    /// it tunnels to these are refused.
+    pub interception: Option<Arc<Interception>>,
+    /// Whether TLS in a tunnel that is not looked into must be for the host that the tunnel leads to.
+    pub sni: SniCheck,
 }
 
 /// Another HTTP proxy, as it is reached from the namespace this one runs in.
@@ -154,7 +176,7 @@ pub struct Denial {
     pub reason: DenialReason,
     /// The entry that would allow it, if one can.
     pub hint: Option<AllowEntry>,
-    /// Where in its way it was refused: always `connect` here.
+    /// Where on its way it was refused: `connect`, `request` for what rules say, `credential` for a placeholder.
     pub stage: &'static str,
     /// It was let through all the same, for an audit.
     pub passed: bool,

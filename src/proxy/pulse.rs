@@ -6,6 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -15,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::Limits;
+use super::dial::reset;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(super) struct Pulse {
     state: Mutex<State>,
     changed: Notify,
     cut: Notify,
+    /// Whatever is said over it ends with a reset.
+    is_cut: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +50,7 @@ struct State {
 impl Pulse {
     pub(super) fn new() -> Arc<Self> {
         let state = Mutex::new(State { phase: Phase::Fresh, since: Instant::now() });
-        Arc::new(Self { state, changed: Notify::new(), cut: Notify::new() })
+        Arc::new(Self { state, changed: Notify::new(), cut: Notify::new(), is_cut: AtomicBool::new(false) })
     }
 
     /// Marks the beginning of an exchange; dropping the guard marks its end.
@@ -80,7 +84,13 @@ impl Pulse {
 
     /// Has the tunnel that the connection became reset at both ends.
     pub(super) fn cut(&self) {
+        self.doom();
         self.cut.notify_one();
+    }
+
+    /// Has the connection end with a reset, and those to origins that belong to it.
+    pub(super) fn doom(&self) {
+        self.is_cut.store(true, Ordering::Release);
     }
 
     fn enter(&self, phase: Phase) {
@@ -123,6 +133,14 @@ impl Busy {
     pub(super) async fn cut(&self) {
         self.0.cut.notified().await;
     }
+
+    /// [`Busy::cut`] of whoever is there.
+    pub(super) async fn cut_of(busy: Option<&Busy>) {
+        match busy {
+            Some(busy) => busy.cut().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Drop for Busy {
@@ -131,7 +149,7 @@ impl Drop for Busy {
     }
 }
 
-/// A client's socket that tells its pulse of every byte.
+/// A client's socket that tells its pulse of every byte. Dropped when that is doomed, it is reset.
 #[derive(Debug)]
 pub(super) struct Watched {
     stream: TcpStream,
@@ -143,8 +161,70 @@ impl Watched {
         Self { stream, pulse }
     }
 
-    pub(super) fn into_stream(self) -> TcpStream {
-        self.stream
+    /// Ends it with a reset.
+    pub(super) fn reset(self) {
+        reset(&self.stream);
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if self.pulse.is_cut.load(Ordering::Acquire) {
+            reset(&self.stream);
+        }
+    }
+}
+
+/// A socket to an origin that is reset when the client's connection is doomed, deep as it may lie in TLS and HTTP by then.
+#[derive(Debug)]
+pub(super) struct Tied {
+    stream: TcpStream,
+    pulse: Arc<Pulse>,
+}
+
+impl Tied {
+    pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>) -> Self {
+        Self { stream, pulse }
+    }
+}
+
+impl Drop for Tied {
+    fn drop(&mut self) {
+        if self.pulse.is_cut.load(Ordering::Acquire) {
+            reset(&self.stream);
+        }
+    }
+}
+
+impl AsyncRead for Tied {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tied {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

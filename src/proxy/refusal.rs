@@ -64,12 +64,17 @@ impl Refusal {
         self
     }
 
+    /// Its line, without our name and the line's end.
+    pub(super) fn text(&self) -> &str {
+        self.line.strip_prefix("ringfence: ").unwrap_or(&self.line).trim_end()
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
 
-    pub(super) fn into_response(self, busy: Busy) -> Response<ResponseBody> {
-        let mut response = Response::new(ResponseBody::line(self.line, busy));
+    pub(super) fn into_response(self, busy: Option<Busy>) -> Response<ResponseBody> {
+        let mut response = Response::new(ResponseBody::line(self.line).during(busy));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -12,15 +12,15 @@ use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustix::process::{Resource, getrlimit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Proxy;
-use super::dial::{reset, tune};
-use super::exchange::{Exchange, Shared};
+use super::dial::tune;
+use super::exchange::{Exchange, Granted, Shared};
 use super::pulse::{Phase, Pulse, Watched};
 use super::refusal::Refusal;
 use crate::{Error, ErrorKind, Result};
@@ -158,7 +158,7 @@ fn gone(error: &io::Error) -> bool {
 async fn attend(stream: TcpStream, client: SocketAddr, shared: Arc<Shared>, _place: OwnedSemaphorePermit) {
     let pulse = Pulse::new();
     let next = Arc::new(Mutex::new(None));
-    let granted = Arc::new(Mutex::new(None));
+    let granted = Arc::new(Mutex::new(Granted::default()));
     let exchange = Exchange {
         shared: Arc::clone(&shared),
         client,
@@ -196,9 +196,9 @@ async fn attend(stream: TcpStream, client: SocketAddr, shared: Arc<Shared>, _pla
         () = &mut revoked => Some(Phase::Busy),
     };
     if let Some(parts) = connection.into_parts() {
-        let stream = parts.io.into_inner().into_stream();
+        let stream = parts.io.into_inner();
         if cut_short || overdue == Some(Phase::Busy) {
-            return reset(stream);
+            return stream.reset();
         }
         let words = match overdue {
             Some(Phase::Head) => {
@@ -228,7 +228,7 @@ async fn turn_away(stream: TcpStream, _place: OwnedSemaphorePermit) {
 
 /// Closes a connection so that its last answer arrives: closing while there is something unread resets it, and a reset
 /// makes the client's kernel throw away what it has not read yet.
-async fn take_leave(mut stream: TcpStream, words: &[u8]) {
+async fn take_leave(mut stream: impl AsyncRead + AsyncWrite + Unpin, words: &[u8]) {
     let leave = async {
         stream.write_all(words).await?;
         stream.shutdown().await?;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
-use crate::policy::Host;
+use crate::policy::{Host, Scheme};
 
 /// Where a request wants to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,12 +44,12 @@ impl Target {
         Ok(Self { host, port })
     }
 
-    /// The authority of an `http` URL: the port is left out when it is 80.
-    pub(super) fn http_authority(&self) -> String {
-        match (&self.host, self.port.get()) {
-            (Host::Address(IpAddr::V6(address)), 80) => format!("[{address}]"),
-            (host, 80) => host.to_string(),
-            _ => self.to_string(),
+    /// The authority of a URL: the port is left out when it is the scheme's.
+    pub(super) fn url_authority(&self, scheme: Scheme) -> String {
+        match &self.host {
+            _ if self.port.get() != scheme.port() => self.to_string(),
+            Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
+            host => host.to_string(),
         }
     }
 }
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn port_80_is_not_written() {
         for (text, shown) in [("[::1]:80", "[::1]"), ("[::1]:81", "[::1]:81"), ("a.b:80", "a.b"), ("a.b:8", "a.b:8")] {
-            assert_eq!(Target::parse(text, None).unwrap().http_authority(), shown);
+            assert_eq!(Target::parse(text, None).unwrap().url_authority(Scheme::Http), shown);
         }
     }
 

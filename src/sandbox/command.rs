@@ -22,6 +22,8 @@ pub struct Command {
     program: OsString,
     args: Vec<OsString>,
     env: BTreeMap<OsString, OsString>,
+    /// Variables of the caller's that it does not inherit.
+    withheld: Vec<OsString>,
     user: Option<Account>,
     capabilities: Capabilities,
     share_pid: bool,
@@ -37,6 +39,7 @@ impl Command {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
             env: BTreeMap::new(),
+            withheld: Vec::new(),
             user: None,
             capabilities: Capabilities::default(),
             share_pid: false,
@@ -100,6 +103,13 @@ impl Command {
         self
     }
 
+    /// Keeps from it every variable of the caller's whose value is one that `secret` knows.
+    pub(super) fn withhold(mut self, secret: impl Fn(&[u8]) -> bool) -> Self {
+        let found = std::env::vars_os().filter(|(_, value)| secret(value.as_encoded_bytes())).map(|(name, _)| name);
+        self.withheld.extend(found);
+        self
+    }
+
     /// Says whether it keeps capabilities that would reach past its sandbox, were it not for
     /// [a user namespace](super::SandboxOptions::user_namespace) of its own.
     pub fn needs_user_namespace(&self) -> bool {
@@ -135,6 +145,9 @@ impl Command {
         // `=a=b` is a variable that no shell can make and no program looks for, and that execve(2) would pass on all the same.
         let possible = |name: &OsString| !name.is_empty() && !name.as_encoded_bytes().contains(&b'=');
         let mut env: BTreeMap<OsString, OsString> = std::env::vars_os().filter(|(name, _)| possible(name)).collect();
+        for name in &self.withheld {
+            env.remove(name);
+        }
         if let Some(account) = &self.user {
             // As sudo(8) does: a program that finds root's HOME can't write its own files.
             let text = |path: &Option<std::path::PathBuf>| path.clone().map(OsString::from);

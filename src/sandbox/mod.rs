@@ -16,6 +16,7 @@ mod live;
 mod monitor;
 mod resolver;
 mod running;
+mod secrets;
 mod tamper;
 
 use std::collections::BTreeMap;
@@ -146,6 +147,8 @@ pub struct Sandbox {
     host: Host,
     plan: Plan,
     options: SandboxOptions,
+    /// For the proxy alone.
+    held: secrets::Held,
 }
 
 impl Sandbox {
@@ -178,6 +181,7 @@ impl Sandbox {
     /// 5.16
     pub async fn prepare_with(host: &Host, policy: Policy, options: SandboxOptions) -> Result<Self> {
         let resolved = known::names(&policy, options.resolver.as_ref(), &options.names).await?;
+        let held = secrets::Held::fetch(&policy).await?;
         let host = host.clone();
         // The first time it takes longer than all the rest, and nobody needs it before a command is there.
         let (finder, way) = (host.clone(), options.identity);
@@ -185,12 +189,12 @@ impl Sandbox {
         let build = move || {
             let netns = host.netns().try_clone()?;
             // The host's namespace is where this thread must be, wherever the caller's runtime is.
-            netns.run_near(|| Self::build(host, &policy, resolved, options)).and_then(|built| built).map_err(|error| {
-                match error.kind() {
+            netns.run_near(|| Self::build(host, &policy, resolved, options, held)).and_then(|built| built).map_err(
+                |error| match error.kind() {
                     ErrorKind::Privilege => Error::new(ErrorKind::Privilege, NEEDED).because(error),
                     _ => error,
-                }
-            })
+                },
+            )
         };
         match tokio::task::spawn_blocking(build).await {
             Ok(built) => built.map(|mut sandbox: Self| {
@@ -207,6 +211,7 @@ impl Sandbox {
         policy: &Policy,
         mut resolved: BTreeMap<DnsName, Vec<IpAddr>>,
         options: SandboxOptions,
+        held: secrets::Held,
     ) -> Result<Self> {
         let mut links = rtnetlink::Socket::open()?;
         refuse_own(&mut links, policy, &mut resolved)?;
@@ -237,7 +242,7 @@ impl Sandbox {
         let name = options.name.as_ref().map(named).transpose()?;
         let orders = options.name.as_ref().map(control::listen).transpose()?;
         let wire = wire(&mut links, &mut inner_links, &policy.pool.value, options.mtu)?;
-        let plan = Plan::new(
+        let mut plan = Plan::new(
             policy,
             &HostView {
                 wire: wire.pair.clone(),
@@ -247,6 +252,7 @@ impl Sandbox {
                 no_proxy: options.no_proxy.clone(),
             },
         )?;
+        secrets::show_trust(&mut plan, policy);
         if !wire.ipv6 && plan.by_address().iter().any(IpAddr::is_ipv6) {
             let what = "a direct endpoint has an IPv6 address, and IPv6 is switched off on this host";
             return Err(Error::new(ErrorKind::Unsupported, what));
@@ -294,6 +300,7 @@ impl Sandbox {
             host,
             plan,
             options,
+            held,
         })
     }
 
@@ -417,5 +424,7 @@ pub async fn plan(policy: &Policy, options: &SandboxOptions) -> Result<Plan> {
     };
     let view =
         HostView { wire, host_index: 0, table_suffix: "0".to_owned(), resolved, no_proxy: options.no_proxy.clone() };
-    Ok(Plan::new(policy, &view)?)
+    let mut plan = Plan::new(policy, &view)?;
+    secrets::show_trust(&mut plan, policy);
+    Ok(plan)
 }

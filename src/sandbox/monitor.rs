@@ -200,6 +200,11 @@ impl Hub {
                 format!("the proxy's list has it, and it leads to {address}, {class}")
             }
             proxy::DenialReason::NumericName => "write the address the usual way".to_owned(),
+            proxy::DenialReason::OtherServerName { .. } => "TLS in its tunnel was for another host".to_owned(),
+            proxy::DenialReason::Request { method, path } => {
+                format!("the proxy's list has it for other requests than {} {}", bounded(method), bounded(path))
+            }
+            proxy::DenialReason::Credential { name } => format!("the value of {} may not go there", bounded(name)),
             _ => "the proxy's list does not have it".to_owned(),
         };
         attempt.verdict = Some(verdict(denial.passed));

@@ -54,6 +54,8 @@ impl Running {
         if sandbox.userns.is_none() {
             command.must_not_reach_out()?;
         }
+        let command = command.withhold(|value| sandbox.held.are_in(value));
+        let trust = sandbox.held.covers();
         let proxy = serve(&mut sandbox)?;
         let names = resolver::serve(&mut sandbox);
         let covers = resolver::covers(sandbox.plan.dns.value, &sandbox.options.names);
@@ -78,6 +80,7 @@ impl Running {
             };
             let (mut spec, files) = command.into_spec(&environment, sandbox.userns.take())?;
             spec.covers = covers;
+            spec.covers.extend(trust);
             spec.notify = matches!(means, Means::Seccomp { .. });
             let mut child = Child::spawn(sandbox.netns.as_fd(), spec)?;
             if let Some(listener) = child.listener() {
@@ -284,11 +287,14 @@ impl Drop for Serving {
 }
 
 fn serve(sandbox: &mut Sandbox) -> Result<Option<Serving>> {
-    let ProxyPlan::BuiltIn { allow, upstream, .. } = &sandbox.plan.proxy else { return Ok(None) };
+    let ProxyPlan::BuiltIn { allow, upstream, sni, .. } = &sandbox.plan.proxy else { return Ok(None) };
     let config = ProxyConfig {
         allow: allow.as_ref().map(|entries| entries.iter().map(|entry| entry.value.clone()).collect()),
-        upstream: upstream.as_ref().map(|upstream| Upstream::from(upstream.value.clone())),
         audit: sandbox.plan.audit.value,
+        upstream: upstream.as_ref().map(|upstream| Upstream::from(upstream.value.clone())),
+        secrets: sandbox.held.secrets.clone(),
+        interception: sandbox.held.interception.clone(),
+        sni: sni.value,
         ..ProxyConfig::default()
     };
     let mut proxy = Proxy::new(config, sandbox.options.resolver.clone()).follow(sandbox.kept.live().allow_list());

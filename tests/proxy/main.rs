@@ -3,10 +3,16 @@
 
 mod bounds;
 mod bulk;
+mod flood;
 mod forward;
 mod hostile;
+mod intercepted;
 mod network;
+mod origins;
+mod placeholders;
 mod policy;
 mod programs;
+mod revoked;
+mod tls;
 mod tunnel;
 mod upstream;

@@ -9,10 +9,15 @@ use std::time::Duration;
 use ringfence::kernel::netns::Netns;
 use ringfence::kernel::rtnetlink::{Batch, Request, RouteTo, Socket, Veth};
 use ringfence::policy::{DnsName, ProxyUrl};
-use ringfence::proxy::{Denial, FixedResolver, Limits, Proxy, ProxyConfig, Resolve, Upstream};
+use ringfence::proxy::{
+    AllowList, Denial, FixedResolver, Interception, Limits, Proxy, ProxyConfig, Resolve, Secret, Upstream,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
+
+use crate::tls::Tls;
 
 /// Addresses that "public" servers have here. The host's own are 203.0.113.1 and 2001:db8::1.
 pub const PUBLIC: [&str; 2] = ["203.0.113.9", "2001:db8::9"];
@@ -34,7 +39,7 @@ pub fn network<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             bring_up();
-            timeout(Duration::from_secs(120), test()).await.expect("the test takes too long");
+            timeout(Duration::from_secs(900), test()).await.expect("the test takes too long");
         });
     };
     if let Err(panic) = std::thread::spawn(body).join() {
@@ -65,9 +70,10 @@ fn bring_up() {
     let (internet, there) = Netns::create_with(Socket::open).unwrap();
     let mut here = Socket::open().unwrap();
     here.commit(Batch::from([Request::create_veth(&Veth::new("uplink", "inet").peer_in(&internet))])).unwrap();
+    let mut there = there.unwrap();
     for (socket, interface, addresses) in [
         (&mut here, "uplink", ["203.0.113.1/24", "2001:db8::1/64"]),
-        (&mut there.unwrap(), "inet", ["203.0.113.9/24", "2001:db8::9/64"]),
+        (&mut there, "inet", ["203.0.113.9/24", "2001:db8::9/64"]),
     ] {
         let (lo, interface) = (index(socket, "lo"), index(socket, interface));
         let addresses = addresses.map(|address| Request::add_address(interface, address.parse().unwrap()));
@@ -77,6 +83,31 @@ fn bring_up() {
     // Loopback hands them back as received, they are nobody's, and nothing is forwarded.
     let lo = index(&mut here, "lo");
     here.commit(Batch::from([Request::add_route(&RouteTo::new("198.51.100.0/24".parse().unwrap()).on(lo))])).unwrap();
+    // The kernel puts a link's carrier off, and with it the routes to the host's own IPv6 addresses, until the link is read.
+    let ready = |socket: &mut Socket, name: &str| {
+        (0..500).any(|_| {
+            let up = socket.link_named(name).unwrap().carrier;
+            if !up {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            up
+        })
+    };
+    assert!(ready(&mut here, "uplink") && ready(&mut there, "inet"), "the uplink has no carrier");
+    // The routes to one's own addresses may come a moment after the carrier.
+    for address in ["203.0.113.1", "2001:db8::1"] {
+        let own = std::net::TcpListener::bind((address, 0)).unwrap().local_addr().unwrap();
+        let reached = (0..2500).any(|_| {
+            // Refused is reached.
+            let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+            let reached = std::net::TcpStream::connect(own).map_or_else(refused, |_| true);
+            if !reached {
+                std::thread::sleep(Duration::from_millis(4));
+            }
+            reached
+        });
+        assert!(reached, "{address} has no route");
+    }
     INTERNET.with(|cell| assert!(cell.set(internet).is_ok()));
 }
 
@@ -89,6 +120,11 @@ pub fn bind(address: &str, port: u16) -> TcpListener {
     };
     listener.set_nonblocking(true).unwrap();
     TcpListener::from_std(listener).unwrap()
+}
+
+/// Does something in the internet: a program that is started there is there.
+pub fn in_internet<T: Send>(begin: impl FnOnce() -> T + Send) -> T {
+    INTERNET.with(|internet| internet.get().unwrap().run(begin).unwrap())
 }
 
 /// The names of the tests' world.
@@ -116,18 +152,35 @@ pub struct Setup {
     pub allow: Option<Vec<&'static str>>,
     pub upstream: Option<Upstream>,
     pub limits: Limits,
+    pub secrets: Vec<Secret>,
+    pub interception: Option<Arc<Interception>>,
+    pub audit: bool,
+    pub list: Option<watch::Receiver<AllowList>>,
+}
+
+impl Default for Setup {
+    /// Lets nobody through.
+    fn default() -> Self {
+        let (allow, upstream, limits, secrets) = (None, None, Limits::default(), Vec::new());
+        Self { allow, upstream, limits, secrets, interception: None, audit: false, list: None }
+    }
+}
+
+/// Those entries, as a list that changes has them.
+pub fn list(entries: &[&str]) -> AllowList {
+    Some(entries.iter().map(|entry| entry.parse().unwrap()).collect())
 }
 
 /// Lets through those entries.
 pub fn allow(entries: &[&'static str]) -> Setup {
-    Setup { allow: Some(entries.to_vec()), upstream: None, limits: Limits::default() }
+    Setup { allow: Some(entries.to_vec()), ..Setup::default() }
 }
 
 /// Goes through that proxy.
 pub fn through(upstream: SocketAddr, credentials: Option<(&str, &str)>) -> Setup {
     let mut upstream = Upstream::from(upstream.to_string().parse::<ProxyUrl>().unwrap());
     upstream.credentials = credentials.map(|(user, password)| (user.to_owned(), password.to_owned()));
-    Setup { allow: None, upstream: Some(upstream), limits: Limits::default() }
+    Setup { upstream: Some(upstream), ..Setup::default() }
 }
 
 /// A proxy at work.
@@ -144,16 +197,53 @@ impl Setup {
         self
     }
 
+    /// Puts in that value where a placeholder stands, for the credential that is written so.
+    pub fn secret(mut self, credential: &str, value: &str) -> Self {
+        self.secrets.push(Secret::new(credential.parse().unwrap(), value.into()).unwrap());
+        self
+    }
+
+    /// Looks into TLS, and trusts those origins.
+    pub fn trusting(mut self, tls: &Tls) -> Self {
+        self.interception = Some(Arc::clone(&tls.interception));
+        self
+    }
+
+    /// Lets through what the list says at the time, and lets it be changed.
+    pub fn following(mut self) -> (Self, watch::Sender<AllowList>) {
+        let (change, list) = watch::channel(list(self.allow.as_deref().unwrap_or_default()));
+        self.list = Some(list);
+        (self, change)
+    }
+
+    /// Tells of what the list does not cover, and lets it through.
+    pub fn audit(mut self) -> Self {
+        self.audit = true;
+        self
+    }
+
     pub fn serve(self) -> Running {
         self.serve_with(Arc::new(names()))
     }
 
     pub fn serve_with(self, resolver: Arc<dyn Resolve>) -> Running {
         let allow = self.allow.map(|entries| entries.iter().map(|entry| entry.parse().unwrap()).collect());
-        let config = ProxyConfig { allow, upstream: self.upstream, limits: self.limits, ..ProxyConfig::default() };
+        let config = ProxyConfig {
+            allow,
+            upstream: self.upstream,
+            limits: self.limits,
+            secrets: self.secrets.into(),
+            interception: self.interception,
+            audit: self.audit,
+            ..ProxyConfig::default()
+        };
         let denials = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&denials);
-        let proxy = Proxy::new(config, resolver).on_denial(Arc::new(move |denial| told.lock().unwrap().push(denial)));
+        let mut proxy =
+            Proxy::new(config, resolver).on_denial(Arc::new(move |denial| told.lock().unwrap().push(denial)));
+        if let Some(list) = self.list {
+            proxy = proxy.follow(list);
+        }
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -251,14 +341,14 @@ pub async fn head(stream: &mut TcpStream) -> String {
             }
         }
     };
-    timeout(Duration::from_secs(15), read).await.expect("a head");
+    timeout(Duration::from_secs(60), read).await.expect("a head");
     String::from_utf8(head).unwrap()
 }
 
 /// Reads until the other end closes. A reset shows as `<reset>`.
 pub async fn rest(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
-    let outcome = timeout(Duration::from_secs(15), stream.read_to_end(&mut all)).await.expect("an end");
+    let outcome = timeout(Duration::from_secs(60), stream.read_to_end(&mut all)).await.expect("an end");
     let mut text = String::from_utf8_lossy(&all).into_owned();
     if outcome.is_err() {
         text.push_str("<reset>");

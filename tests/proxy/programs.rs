@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::network::{Running, allow, echo, network, origin, server, through};
 
 /// Finds a program; without it there is nothing to test, which is said, or with `RINGFENCE_TEST_ORACLES=require` is a failure.
-fn program(name: &str) -> Option<String> {
+pub fn program(name: &str) -> Option<String> {
     let found = ["/usr/bin", "/usr/sbin", "/usr/local/bin"]
         .iter()
         .map(|at| format!("{at}/{name}"))

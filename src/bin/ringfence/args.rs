@@ -21,7 +21,7 @@ pub enum Subcommand {
     /// Fence a command; the exit status is the command's (128+N for signal N).
     Run(Box<RunArguments>),
     /// Show what `run` would do, without doing it: wire, both rulesets, environment.
-    Plan(PlanArguments),
+    Plan(Box<PlanArguments>),
     /// Show or change the policy of a sandbox that runs, by the name it was given with `run --name`.
     Policy(ChangeArguments),
     /// Say which kernel features and privileges are there, and what each is needed for.
@@ -41,9 +41,17 @@ pub enum Subcommand {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Policy")]
 pub struct PolicyArguments {
-    /// Destination that the built-in proxy lets through: a name, `*.example.com`, an address or a prefix (repeatable).
+    /// Destination that the built-in proxy lets through: a name, `*.example.com`, an address or a prefix, or the requests
+    /// that it does: 'GET|HEAD https://api.example.com/v1/*' (repeatable).
     #[arg(long, value_name = "HOST[:PORT]")]
     pub allow: Vec<String>,
+    /// Secret that the built-in proxy puts into requests, and the program never sees (repeatable): NAME=env:VARIABLE,
+    /// file:PATH or command:PROGRAM ARG…, then `,to=HOST[:PORT]` and `,in=header+query+path+body`.
+    #[arg(long, value_name = "NAME=SOURCE,to=HOST")]
+    pub credential: Vec<String>,
+    /// Whether TLS through the built-in proxy must be for the very host that was asked for: `check` (unless told) or `any`.
+    #[arg(long, value_name = "MODE")]
+    pub sni: Option<String>,
     /// Go through this HTTP proxy, reached from the host; with no --allow, it alone decides.
     #[arg(long, value_name = "URL|HOST:PORT")]
     pub proxy: Option<String>,
@@ -186,7 +194,7 @@ pub enum Change {
     /// Print the policy as it is now, as a policy file.
     Show(NamedArguments),
     /// Put another policy in its place, and cut what that does not let through.
-    Set(SetArguments),
+    Set(Box<SetArguments>),
     /// Add destinations and direct endpoints.
     Allow(EntryArguments),
     /// Take destinations and direct endpoints away, and cut their flows.

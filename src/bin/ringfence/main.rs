@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     };
     let result = match arguments.subcommand {
         Subcommand::Run(arguments) => run::run(*arguments),
-        Subcommand::Plan(arguments) => plan::plan(arguments),
+        Subcommand::Plan(arguments) => plan::plan(*arguments),
         Subcommand::Policy(arguments) => policy::policy(arguments),
         Subcommand::Doctor(arguments) => doctor::doctor(arguments),
         Subcommand::Events(arguments) => events::events(&arguments),

@@ -36,6 +36,7 @@ fn flags(
     let mut layer = Layer::new();
     let lists = [
         (Key::Allow, &policy.allow),
+        (Key::Credential, &policy.credential),
         (Key::Direct, &policy.direct),
         (Key::DirectUdp, &policy.direct_udp),
         (Key::DirectHost, &policy.direct_host),
@@ -51,6 +52,7 @@ fn flags(
         layer.flag(Key::Audit, "true")?;
     }
     let mut single = |key, value: &Option<String>| value.iter().try_for_each(|value| layer.flag(key, value));
+    single(Key::Sni, &policy.sni)?;
     single(Key::Proxy, &policy.proxy)?;
     single(Key::ProxyAt, &policy.proxy_at)?;
     single(Key::Dns, &policy.dns)?;

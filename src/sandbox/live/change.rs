@@ -12,6 +12,7 @@ use crate::{Error, ErrorKind, Result};
 
 use super::super::host::{Admission, Reach};
 use super::super::known::{self, Known};
+use super::super::secrets;
 use super::{Live, Turn, allow_list, gone, told_apart};
 
 /// A line of a policy that can be added and taken away while a sandbox stands.
@@ -140,7 +141,7 @@ impl Control {
     }
 
     /// Puts another policy in the place of the present one, and cuts what it does not let through. What it does not say of `pool`, `dns`, `audit`,
-    /// `proxy` and `proxy-at`, which a sandbox is made with, stays as it is.
+    /// `proxy`, `proxy-at`, `sni` and `credential`, which a sandbox is made with, stays as it is.
     ///
     /// # Errors
     ///
@@ -160,6 +161,12 @@ impl Control {
             }
             if unsaid(&policy.tampering.origin) {
                 policy.tampering = now.tampering.clone();
+            }
+            if unsaid(&policy.sni.origin) {
+                policy.sni = now.sni.clone();
+            }
+            if policy.credentials.is_empty() {
+                policy.credentials = now.credentials.clone();
             }
             policy.proxy = policy.proxy.or_else(|| now.proxy.clone());
             policy.proxy_at = policy.proxy_at.or_else(|| now.proxy_at.clone());
@@ -181,6 +188,16 @@ impl Control {
             let what =
                 format!("`--allow {}` needs the built-in proxy, which this sandbox was started without", first.value);
             return Err(Error::new(ErrorKind::Policy, what).hint("start it with --allow"));
+        }
+        let https = |entry: &&Sourced<AllowEntry>| secrets::takes_tls(&entry.value);
+        if let Some(first) = new.allow.iter().find(https)
+            && !self.0.intercepted
+        {
+            let what = format!(
+                "`--allow '{}'` has TLS looked into, and the program of this sandbox was started without an authority to trust for that",
+                first.value
+            );
+            return Err(Error::new(ErrorKind::Policy, what).hint("start it with the rule, or with a credential"));
         }
         new.check()?;
         // Without the built-in resolver, names are resolved here; those that were before stay as they are.
@@ -219,6 +236,13 @@ fn fixed(old: &Policy, new: &Policy) -> Result<()> {
     same("audit", Some(&old.audit.value), Some(&new.audit.value))?;
     same("proxy", old.proxy.as_ref().map(value), new.proxy.as_ref().map(value))?;
     same("proxy-at", old.proxy_at.as_ref().map(value), new.proxy_at.as_ref().map(value))?;
+    same("sni", Some(&old.sni.value), Some(&new.sni.value))?;
+    let credentials = |policy: &Policy| {
+        let mut all: Vec<String> = policy.credentials.iter().map(|credential| credential.value.to_string()).collect();
+        all.sort_unstable();
+        (!all.is_empty()).then(|| all.join("; "))
+    };
+    same("credential", credentials(old).as_ref(), credentials(new).as_ref())?;
     let pool = |policy: &Policy| format!("{}, {}", policy.pool.value.v4, policy.pool.value.v6);
     same("pool", Some(&pool(old)), Some(&pool(new)))
 }

@@ -29,6 +29,7 @@ use crate::{Error, ErrorKind, Result};
 
 use super::host::{Admission, Reach};
 use super::known::Known;
+use super::secrets;
 
 use book::{Book, Scope};
 
@@ -52,6 +53,8 @@ pub(super) struct Live {
     resolver: Arc<dyn Resolve>,
     /// Knows the host's hosts file.
     names: HostResolver,
+    /// The program trusts an authority, so that the proxy can look into TLS.
+    intercepted: bool,
     /// The built-in proxy is there.
     proxied: bool,
 }
@@ -109,6 +112,7 @@ impl Live {
             changing: tokio::sync::Mutex::new(()),
             resolver,
             names,
+            intercepted: secrets::looks_into_tls(policy),
             proxied: !policy.allow.is_empty() || policy.proxy.is_some(),
         })
     }

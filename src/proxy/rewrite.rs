@@ -1,0 +1,438 @@
+//! Bodies that change on their way: values put in for placeholders, and values taken out of answers.
+//!
+//! A body is never held: of what came, only the end is kept back that may be the beginning of something to be replaced. Nor
+//! does it swell: what many short placeholders stand for is sent bit by bit.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{self, HeaderName, HeaderValue};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use memchr::memmem;
+use zeroize::Zeroizing;
+
+use super::secret::{self, Escape, Place, Secret, Stray, Usable};
+
+/// What is put into a body before that much of it is sent: a dozen bytes can stand for 16 KiB.
+const MOST: usize = 64 * 1024;
+
+/// What is done to the bytes of a body.
+pub(super) enum Edit {
+    Put(Put),
+    Hide(Hide),
+}
+
+/// Puts values in for placeholders.
+pub(super) struct Put {
+    pub(super) all: Arc<[Secret]>,
+    pub(super) here: Vec<bool>,
+    pub(super) escape: Escape,
+}
+
+impl Put {
+    /// How long a body of that length can get at the most.
+    pub(super) fn longest(&self, length: u64) -> u64 {
+        let here = self.all.iter().zip(&self.here).filter(|(_, here)| **here).map(|(secret, _)| secret);
+        let times = here.map(|secret| secret.longest_escaped() / secret.placeholder().len() + 1).max();
+        length.saturating_mul(times.unwrap_or(1) as u64)
+    }
+}
+
+/// Takes values out again: what an answer says of them is what the program said.
+#[derive(Clone, Default)]
+pub(super) struct Hide(Vec<Form>);
+
+/// A text, and what stands in its place.
+type Form = (Zeroizing<Vec<u8>>, Vec<u8>);
+
+impl Hide {
+    /// Hides a secret in each form in which it can have been sent.
+    pub(super) fn secret(&mut self, secret: &Secret) {
+        for escape in [Escape::None, Escape::Percent, Escape::Json] {
+            self.form(secret.escaped(escape), secret.placeholder().as_bytes());
+        }
+    }
+
+    /// Hides one text behind another.
+    pub(super) fn form(&mut self, value: Zeroizing<Vec<u8>>, instead: &[u8]) {
+        if value.len() >= secret::SHORT && !self.0.iter().any(|(known, _)| *known == value) {
+            self.0.push((value, instead.to_vec()));
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Hides in header fields: in a value the text, and a field altogether that has it in its name.
+    pub(super) fn in_headers(&self, headers: &mut HeaderMap) {
+        if self.is_empty() {
+            return;
+        }
+        let lower: Vec<_> = self.0.iter().map(|(value, _)| Zeroizing::new(value.to_ascii_lowercase())).collect();
+        let named =
+            |name: &HeaderName| lower.iter().any(|value| memmem::find(name.as_str().as_bytes(), value).is_some());
+        for name in headers.keys().filter(|name| named(name)).cloned().collect::<Vec<_>>() {
+            headers.remove(name);
+        }
+        for value in headers.values_mut() {
+            if self.0.iter().all(|(hidden, _)| memmem::find(value.as_bytes(), hidden).is_none()) {
+                continue;
+            }
+            let mut rewriter = Rewriter::new(Edit::Hide(self.clone()));
+            let mut piece = Bytes::copy_from_slice(value.as_bytes());
+            let mut told = Vec::new();
+            // Neither can fail: nothing strays out of hiding, and what stands in was once a header's value.
+            while let Ok(hidden) = rewriter.push(std::mem::take(&mut piece), true) {
+                told.extend_from_slice(&hidden);
+                if !rewriter.more() {
+                    break;
+                }
+            }
+            *value = HeaderValue::from_maybe_shared(Bytes::from(told)).unwrap_or(HeaderValue::from_static(""));
+        }
+    }
+
+    fn unfinished(&self, bytes: &[u8]) -> usize {
+        let starts = |value: &[u8]| {
+            let from = bytes.len().saturating_sub(value.len().saturating_sub(1));
+            let firsts = value.first().map(|first| memchr::memchr_iter(*first, &bytes[from..]));
+            firsts.into_iter().flatten().map(|at| from + at).find(|at| value.starts_with(&bytes[*at..]))
+        };
+        self.0.iter().filter_map(|(value, _)| starts(value)).min().unwrap_or(bytes.len())
+    }
+}
+
+/// Edits a body piece by piece.
+pub(super) struct Rewriter {
+    edit: Edit,
+    held: Zeroizing<Vec<u8>>,
+    more: bool,
+}
+
+impl Rewriter {
+    pub(super) fn new(edit: Edit) -> Self {
+        Self { edit, held: Zeroizing::default(), more: false }
+    }
+
+    /// Whether there is more to be sent of what was taken already: an empty piece gets it.
+    pub(super) fn more(&self) -> bool {
+        self.more
+    }
+
+    /// Takes a piece, and gives back what can be sent.
+    pub(super) fn push(&mut self, piece: Bytes, last: bool) -> Result<Bytes, Stray> {
+        let joined;
+        let bytes: &[u8] = if self.held.is_empty() {
+            &piece
+        } else {
+            let mut both = Zeroizing::new(Vec::with_capacity(self.held.len() + piece.len()));
+            both.extend_from_slice(&self.held);
+            both.extend_from_slice(&piece);
+            joined = both;
+            &joined
+        };
+        let (mut found, mut ahead) = (Vec::new(), Vec::new());
+        let (mut from, mut put) = (0, 0);
+        self.more = false;
+        while let Some(replacement) = self.next(bytes, from, &mut ahead)? {
+            from = replacement.at.end;
+            put += replacement.instead.len();
+            found.push(replacement);
+            if put >= MOST {
+                self.more = true;
+                break;
+            }
+        }
+        let end = match (self.more, last) {
+            (true, _) => from,
+            (false, true) => bytes.len(),
+            (false, false) => from + self.unfinished(&bytes[from..]),
+        };
+        let held = Zeroizing::new(bytes[end..].to_vec());
+        let sent = if found.is_empty() && self.held.is_empty() {
+            piece.slice(..end)
+        } else {
+            // As long as it gets, so that no half of it stays behind in memory that was given back.
+            let mut out = Zeroizing::new(Vec::with_capacity(end + put));
+            let mut from = 0;
+            for Replacement { at, instead } in &found {
+                out.extend_from_slice(&bytes[from..at.start]);
+                out.extend_from_slice(instead);
+                from = at.end;
+            }
+            out.extend_from_slice(&bytes[from..end]);
+            Bytes::from_owner(Wiped(out))
+        };
+        self.held = held;
+        Ok(sent)
+    }
+
+    /// The next thing to be replaced. `ahead` is where each hidden form stands next, kept from one to the next: looked for
+    /// anew each time, a text full of one form would be read again and again for all others.
+    fn next(&self, bytes: &[u8], from: usize, ahead: &mut Vec<usize>) -> Result<Option<Replacement>, Stray> {
+        match &self.edit {
+            Edit::Put(put) => {
+                let bytes = &bytes[from..];
+                let Some(found) = secret::find(bytes) else { return Ok(None) };
+                let usable = Usable { all: &put.all, here: &put.here };
+                let (_, secret) = usable.secret(found.name(bytes), Place::Body)?;
+                let at = from + found.at.start..from + found.at.end;
+                Ok(Some(Replacement { at, instead: secret.escaped(put.escape) }))
+            }
+            Edit::Hide(Hide(forms)) => {
+                let first = ahead.is_empty();
+                ahead.resize(forms.len(), 0);
+                for (at, (value, _)) in ahead.iter_mut().zip(forms).filter(|(at, _)| first || **at < from) {
+                    *at = memmem::find(&bytes[from..], value).map_or(usize::MAX, |found| from + found);
+                }
+                // Of those that begin at one place the longest.
+                let next = ahead.iter().zip(forms).min_by_key(|(at, (value, _))| (**at, usize::MAX - value.len()));
+                let next = next.filter(|(at, _)| **at < usize::MAX);
+                Ok(next.map(|(&at, (value, instead))| Replacement {
+                    at: at..at + value.len(),
+                    instead: Zeroizing::new(instead.clone()),
+                }))
+            }
+        }
+    }
+
+    fn unfinished(&self, bytes: &[u8]) -> usize {
+        match &self.edit {
+            Edit::Put(_) => secret::unfinished(bytes),
+            Edit::Hide(hide) => hide.unfinished(bytes),
+        }
+    }
+}
+
+/// Where something stands, and what is put in its place.
+struct Replacement {
+    at: Range<usize>,
+    instead: Zeroizing<Vec<u8>>,
+}
+
+/// Bytes that are wiped when the last who holds them lets go.
+pub(super) struct Wiped(pub(super) Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What goes wrong with a body on its way.
+pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A placeholder in a body where no value may stand.
+#[derive(Debug, thiserror::Error)]
+#[error("a placeholder in the body is refused")]
+pub(super) struct Refused;
+
+/// A body that is edited on its way.
+pub(super) struct Edited {
+    source: Incoming,
+    rewriter: Rewriter,
+    /// Is told of what was refused.
+    on_stray: Option<Box<dyn FnOnce(Stray) + Send>>,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+}
+
+impl Edited {
+    pub(super) fn new(source: Incoming, edit: Edit, on_stray: Option<Box<dyn FnOnce(Stray) + Send>>) -> Self {
+        Self { source, rewriter: Rewriter::new(edit), on_stray, trailers: None, ended: false }
+    }
+
+    fn push(&mut self, piece: Bytes, last: bool) -> Result<Bytes, BodyError> {
+        self.rewriter.push(piece, last).map_err(|stray| {
+            if let Some(tell) = self.on_stray.take() {
+                tell(stray);
+            }
+            Refused.into()
+        })
+    }
+}
+
+impl Body for Edited {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            if self.rewriter.more() {
+                let last = self.ended;
+                return Poll::Ready(Some(self.push(Bytes::new(), last).map(Frame::data)));
+            }
+            if self.ended {
+                return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            let frame = match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
+                Some(Ok(frame)) => Some(frame),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                None => None,
+            };
+            let sent = match frame.map(Frame::into_data) {
+                Some(Ok(data)) => self.push(data, false),
+                other => {
+                    self.ended = true;
+                    let mut trailers = other.and_then(Result::err).and_then(|frame| frame.into_trailers().ok());
+                    if let (Edit::Hide(hide), Some(trailers)) = (&self.rewriter.edit, &mut trailers) {
+                        hide.in_headers(trailers);
+                    }
+                    self.trailers = trailers;
+                    self.push(Bytes::new(), true)
+                }
+            };
+            match sent {
+                Ok(sent) if sent.is_empty() => {}
+                Ok(sent) => return Poll::Ready(Some(Ok(Frame::data(sent)))),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.rewriter.more()
+            && (self.ended && self.trailers.is_none() || self.rewriter.held.is_empty() && self.source.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
+    }
+}
+
+/// How values are escaped in a body of that type.
+pub(super) fn escape(headers: &HeaderMap) -> Escape {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match kind.as_str() {
+        "application/x-www-form-urlencoded" => Escape::Percent,
+        "application/json" => Escape::Json,
+        kind if kind.ends_with("+json") || kind.ends_with("/x-ndjson") => Escape::Json,
+        _ => Escape::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::secret::tests::secret;
+    use super::*;
+
+    fn pieces(edit: Edit, text: &[u8], cuts: &[usize]) -> Result<Vec<u8>, Stray> {
+        let mut rewriter = Rewriter::new(edit);
+        let mut out = Vec::new();
+        let mut push = |piece: &[u8], last: bool| {
+            let mut piece = Bytes::copy_from_slice(piece);
+            loop {
+                out.extend(rewriter.push(std::mem::take(&mut piece), last)?);
+                if !rewriter.more() {
+                    return Ok(());
+                }
+            }
+        };
+        let mut from = 0;
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (text.len() + 1)).collect();
+        cuts.sort_unstable();
+        for cut in cuts {
+            push(&text[from..cut], false)?;
+            from = cut;
+        }
+        push(&text[from..], true)?;
+        Ok(out)
+    }
+
+    fn put() -> Edit {
+        let all: Arc<[Secret]> =
+            Arc::new([secret("T=env:T,to=a.example,in=body", "the \"value\""), secret("U=env:U,to=b.example", "o")]);
+        Edit::Put(Put { all, here: vec![true, false], escape: Escape::Json })
+    }
+
+    fn hide() -> Hide {
+        let mut hide = Hide::default();
+        hide.secret(&secret("T=env:T,to=a.example", "the value is this"));
+        hide.form(Zeroizing::new(b"dGhlIHZhbHVl".to_vec()), b"cGxhY2Vob2xkZXI=");
+        hide
+    }
+
+    #[test]
+    fn nothing_is_held_that_need_not_be() {
+        let mut rewriter = Rewriter::new(Edit::Hide(hide()));
+        for text in ["data: 1\n\n", "data: the valley\n\n"] {
+            assert_eq!(rewriter.push(Bytes::from(text), false).unwrap(), text);
+        }
+        assert_eq!(rewriter.push(Bytes::from("say the val"), false).unwrap(), "say ");
+        assert_eq!(rewriter.push(Bytes::from("ley"), false).unwrap(), "the valley");
+        let mut rewriter = Rewriter::new(put());
+        assert_eq!(rewriter.push(Bytes::from("{\"a\":1}\n"), false).unwrap(), "{\"a\":1}\n");
+    }
+
+    #[test]
+    fn a_body_of_placeholders_does_not_swell() {
+        let value = "v".repeat(Secret::LONGEST);
+        let all: Arc<[Secret]> = Arc::new([secret("T=env:T,to=a.example,in=body", &value)]);
+        let put = Put { all, here: vec![true], escape: Escape::Json };
+        let text = "ringfence-T-secret".repeat(1000);
+        assert!(put.longest(text.len() as u64) >= 1000 * value.len() as u64);
+        let mut rewriter = Rewriter::new(Edit::Put(put));
+        let (mut piece, mut total, mut pieces) = (Bytes::from(text), 0, 0);
+        loop {
+            let sent = rewriter.push(std::mem::take(&mut piece), true).unwrap();
+            assert!(sent.len() <= MOST + value.len() && sent.iter().all(|byte| *byte == b'v'));
+            (total, pieces) = (total + sent.len(), pieces + 1);
+            if !rewriter.more() {
+                break;
+            }
+        }
+        assert_eq!((total, pieces), (1000 * value.len(), 251));
+    }
+
+    #[test]
+    fn an_echo_says_what_the_program_said() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-echo", HeaderValue::from_static("Bearer the value is this, the%20value%20is%20this"));
+        headers.append("x-echo", HeaderValue::from_static("Basic dGhlIHZhbHVl"));
+        headers.insert("x-other", HeaderValue::from_static("untouched"));
+        headers.insert("x-dghlihzhbhvl", HeaderValue::from_static("in the name"));
+        hide().in_headers(&mut headers);
+        let values: Vec<_> = headers.get_all("x-echo").iter().collect();
+        assert_eq!(values, ["Bearer ringfence-T-secret, ringfence-T-secret", "Basic cGxhY2Vob2xkZXI="]);
+        assert_eq!((&headers["x-other"], headers.len()), (&HeaderValue::from_static("untouched"), 3));
+    }
+
+    #[test]
+    fn a_body_is_escaped_as_its_type_wants() {
+        for (kind, expected) in [
+            ("application/json; charset=utf-8", Escape::Json),
+            ("application/vnd.api+json", Escape::Json),
+            ("application/x-www-form-urlencoded", Escape::Percent),
+            ("text/plain", Escape::None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+            assert_eq!(escape(&headers), expected);
+        }
+    }
+
+    proptest! {
+        /// However a body is cut, what comes of it is what comes of the whole.
+        #[test]
+        fn cuts_change_nothing(
+            words in prop::collection::vec(prop::sample::select(vec![
+                "ringfence-T-secret", "ringfence-", "T", "-secret", "the value is this", "the value ", "dGhlIHZhbHVl", "x", "ri",
+            ]), 0..12),
+            cuts in prop::collection::vec(0usize..400, 0..8),
+        ) {
+            let text = words.concat();
+            prop_assert_eq!(pieces(put(), text.as_bytes(), &cuts), pieces(put(), text.as_bytes(), &[]));
+            let hidden = pieces(Edit::Hide(hide()), text.as_bytes(), &cuts).unwrap();
+            prop_assert_eq!(&hidden, &pieces(Edit::Hide(hide()), text.as_bytes(), &[]).unwrap());
+            prop_assert!(memmem::find(&hidden, b"the value is this").is_none());
+        }
+    }
+}
