@@ -696,6 +696,21 @@ fn an_interactive_shell_has_job_control() {
 }
 
 #[test]
+fn a_terminal_that_hangs_up_ends_the_command() {
+    let _netns = netns_or_skip!();
+    let mark = mark();
+    let mut terminal = Terminal::start(supervisor_command("bash", &mark));
+    terminal.send("PS1=; stty -echo; sh -c 'echo run\"\"ning; exec sleep 1000'\n");
+    if !terminal.expect("running").contains("supervised") {
+        terminal.expect("supervised");
+    }
+    // The last who holds the other end lets go.
+    terminal.master = File::open("/dev/null").unwrap();
+    assert_eq!(terminal.end(), Some(128 + libc::SIGHUP));
+    wait_until("all are gone", || marked(&mark).is_empty());
+}
+
+#[test]
 fn a_terminals_interrupt_reaches_the_command_once() {
     let _netns = netns_or_skip!();
     let mut terminal = Terminal::start(supervisor_command("count-interrupts", &mark()));

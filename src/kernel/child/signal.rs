@@ -94,13 +94,19 @@ impl fmt::Display for Signal {
     }
 }
 
-/// Says whether a signal with that `si_code` is to be passed on: only if a process sent it.
+/// Says whether a signal with that `si_code` is to be passed on: if a process sent it, or the terminal hung up.
 ///
-/// What the terminal sends comes from the kernel and goes to the whole foreground process group: the command, which is in it, has it
-/// already, and must not get it twice. Stop signals are the shell's business.
+/// What keys of the terminal send comes from the kernel and goes to the whole foreground process group: the command, which is in it, has it
+/// already, and must not get it twice. That the terminal is gone is told to the session's leader alone (SIGHUP, and SIGCONT for who is stopped):
+/// where that is this process, nobody else tells the command. Stop signals are the shell's business.
 pub(super) fn is_forwarded(signal: libc::c_int, code: libc::c_int) -> bool {
-    matches!(code, libc::SI_USER | libc::SI_QUEUE | libc::SI_TKILL)
-        && !matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
+    match code {
+        libc::SI_USER | libc::SI_QUEUE | libc::SI_TKILL => {
+            !matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
+        }
+        libc::SI_KERNEL => matches!(signal, libc::SIGHUP | libc::SIGCONT),
+        _ => false,
+    }
 }
 
 /// What [`forward_signals`] takes over.
@@ -136,7 +142,8 @@ pub struct Forwarding {
 
 /// Passes SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGCONT and SIGWINCH that a process sends to this one on to the command.
 ///
-/// The same signals from the terminal are swallowed: the command has had them from there, and this process stays to wait for its end. What
+/// The same signals from the terminal's keys are swallowed: the command has had them from there, and this process stays to wait for its end. That the
+/// terminal hung up is passed on. What
 /// this process ignores stays ignored, as under `nohup`. Stop signals are left alone, so that `^Z` stops supervisor and command alike.
 /// A signal sent to the whole process group reaches the command twice, once itself and once passed on.
 ///
@@ -336,6 +343,7 @@ mod tests {
     #[test]
     fn only_what_a_process_sent_is_passed_on() {
         assert!(is_forwarded(libc::SIGTERM, libc::SI_USER) && is_forwarded(libc::SIGINT, libc::SI_QUEUE));
+        assert!(is_forwarded(libc::SIGHUP, libc::SI_KERNEL) && is_forwarded(libc::SIGCONT, libc::SI_KERNEL));
         assert!(!is_forwarded(libc::SIGINT, libc::SI_KERNEL) && !is_forwarded(libc::SIGTSTP, libc::SI_USER));
     }
 }
