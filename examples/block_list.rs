@@ -9,39 +9,34 @@
 
 use std::error::Error;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::time::Instant;
 
 use ringfence::kernel::nftables::Socket;
-use ringfence::nft::{
-    BaseChain, Chain, ChainName, ChainPolicy, ChainType, Data, Datatype, Element, Family, Hook, KeyType, Object,
-    Priority, Rule, Ruleset, Set, SetName, Table, TableId, TableName, Transaction, Verb,
-};
+use ringfence::nft::statements::{Inet, TableOf};
+use ringfence::nft::{ChainPolicy, ChainType, Hook, Priority, Ruleset, Transaction, Verb};
 
 /// Addresses from which nothing ever comes: 240.0.0.0/4 is reserved.
-fn address(number: u32) -> Element {
-    Element::new(Data::ipv4(Ipv4Addr::from(0xf000_0000 + number)))
+fn address(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0xf000_0000 + number)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let count: u32 = std::env::args().nth(1).map_or(Ok(1_000_000), |count| count.parse())?;
-    let table = TableId { family: Family::Inet, name: TableName::new("blocked")? };
-    let (input, blocked) = (ChainName::new("input")?, SetName::new("blocked4")?);
-    let base = BaseChain {
-        kind: ChainType::Filter,
-        hook: Hook::Input,
-        priority: Priority::RAW,
-        policy: ChainPolicy::Accept,
-        devices: vec![],
-    };
-    let ruleset = Ruleset {
-        tables: vec![Table::new(table.clone())],
-        chains: vec![Chain { base: Some(base), ..Chain::new(&table, &input) }],
-        // A size makes the hash table large enough from the start, and adding three times as fast. It is a hard cap.
-        sets: vec![Set { size: Some(count + 1_000), ..Set::new(&table, &blocked, KeyType(vec![Datatype::Ipv4Addr])) }],
-        elements: vec![(table.clone(), blocked.clone(), (0..count).map(address).collect())],
-        rules: vec![Rule::new(&table, &input).ip_saddr(&blocked).counter().drop()],
+    let table = TableOf::<Inet>::new("blocked")?;
+    let input = table.chain("input")?;
+    // A size makes the hash table large enough from the start, and adding three times as fast. It is a hard cap.
+    let blocked = table.set::<Ipv4Addr>("blocked4")?.size(count + 1_000);
+    let of = |numbers: Range<u32>| blocked.elements(numbers.map(address));
+
+    let mut ruleset = Ruleset {
+        tables: vec![table.declare()],
+        chains: vec![input.declare_base(ChainType::Filter, Hook::Input, Priority::RAW, ChainPolicy::Accept)],
+        sets: vec![blocked.declare()],
         ..Ruleset::default()
     };
+    ruleset.push_elements(of(0..count)?);
+    ruleset.push_rule(input.rule().ip_saddr(&blocked).counter().drop()?);
 
     let mut socket = Socket::open()?;
     let start = Instant::now();
@@ -50,19 +45,19 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let change = |verb, elements| {
         let mut transaction = Transaction::new();
-        transaction.push(verb, Object::Elements { table: table.clone(), set: blocked.clone(), elements });
+        transaction.push_elements(verb, elements);
         transaction
     };
     let start = Instant::now();
-    socket.commit(&change(Verb::Add, vec![address(count)]))?;
+    socket.commit(&change(Verb::Add, of(count..count + 1)?))?;
     println!("one more: {:?}", start.elapsed());
 
     let start = Instant::now();
-    socket.commit(&change(Verb::Delete, (0..count.min(1_000)).map(address).collect()))?;
+    socket.commit(&change(Verb::Delete, of(0..count.min(1_000))?))?;
     println!("the first thousand taken out: {:?}", start.elapsed());
 
     let start = Instant::now();
-    let left = socket.elements(&table, &blocked)?.unwrap_or_default().len();
+    let left = socket.elements(table.id(), blocked.name())?.unwrap_or_default().len();
     println!("{left} addresses read back: {:?}", start.elapsed());
     Ok(())
 }

@@ -11,48 +11,42 @@
 use std::error::Error;
 
 use ringfence::kernel::nftables::Socket;
+use ringfence::nft::statements::{CtStates, IcmpType, Icmpv6Type, Inet, Per, Port, Protocol, TableOf};
 use ringfence::nft::{
-    BaseChain, Chain, ChainName, ChainPolicy, ChainType, Comment, Data, Datatype, Element, Family, Hook, KeyType,
-    Limit, Object, Priority, Reject, RejectCode, Rule, Ruleset, Set, SetName, Table, TableId, TableName, Transaction,
-    Verb, ct_state,
+    ChainPolicy, ChainType, Comment, Hook, Limit, Object, Priority, RejectCode, Ruleset, Table, Transaction, Verb,
 };
 
 fn firewall() -> Result<Ruleset, Box<dyn Error>> {
-    let table = TableId { family: Family::Inet, name: TableName::new("firewall")? };
-    let input = ChainName::new("input")?;
-    let open = SetName::new("open_ports")?;
-    let rule = || Rule::new(&table, &input);
-    // Ten a second, and a burst of twenty.
-    let pings = Limit { rate: 10, seconds: 1, burst: 20, over: false, bytes: false };
-    let base = BaseChain {
-        kind: ChainType::Filter,
-        hook: Hook::Input,
-        priority: Priority::FILTER,
+    let table = TableOf::<Inet>::new("firewall")?;
+    let input = table.chain("input")?;
+    let open = table.set::<Port>("open_ports")?;
+    let pings = Limit::packets(10, Per::Second).burst(20);
+
+    let mut ruleset = Ruleset {
+        tables: vec![Table { comment: Some(Comment::new("what may come in")?), ..table.declare() }],
         // A rule that is forgotten closes, not opens.
-        policy: ChainPolicy::Drop,
-        devices: vec![],
-    };
-    let rules = vec![
-        rule().ct_state(ct_state::ESTABLISHED | ct_state::RELATED).accept(),
-        rule().ct_state(ct_state::INVALID).counter().drop(),
-        // Index 1 is the loopback interface of every network namespace.
-        rule().iif(1).accept(),
-        rule().icmp_type(8).limit(pings).accept(),
-        // Neighbour discovery, without which IPv6 does not work at all.
-        rule().icmpv6_type(133..=136).accept(),
-        rule().icmpv6_type(128).limit(pings).accept(),
-        rule().tcp_dport(&open).counter().accept().comment(Comment::new("services")?),
-        rule().l4proto(6).counter().reject(Reject::TcpReset),
-        rule().counter().reject(Reject::Icmpx(RejectCode::PortUnreachable)),
-    ];
-    Ok(Ruleset {
-        tables: vec![Table { comment: Some(Comment::new("what may come in")?), ..Table::new(table.clone()) }],
-        chains: vec![Chain { base: Some(base), ..Chain::new(&table, &input) }],
-        sets: vec![Set::new(&table, &open, KeyType(vec![Datatype::InetService]))],
-        elements: vec![(table.clone(), open, [22, 80, 443].map(|port| Element::new(Data::be16(port))).to_vec())],
-        rules,
+        chains: vec![input.declare_base(ChainType::Filter, Hook::Input, Priority::FILTER, ChainPolicy::Drop)],
+        sets: vec![open.declare()],
         ..Ruleset::default()
-    })
+    };
+    ruleset.push_elements(open.elements([22, 80, 443].map(Port))?);
+    // Neighbour discovery, without which IPv6 does not work at all.
+    let neighbours = Icmpv6Type::ND_ROUTER_SOLICIT..=Icmpv6Type::ND_NEIGHBOR_ADVERT;
+    for rule in [
+        input.rule().ct_state(CtStates::ESTABLISHED | CtStates::RELATED).accept()?,
+        input.rule().ct_state(CtStates::INVALID).counter().drop()?,
+        // Index 1 is the loopback interface of every network namespace.
+        input.rule().iif(1).accept()?,
+        input.rule().icmp_type(IcmpType::ECHO_REQUEST).limit(pings).accept()?,
+        input.rule().icmpv6_type(neighbours).accept()?,
+        input.rule().icmpv6_type(Icmpv6Type::ECHO_REQUEST).limit(pings).accept()?,
+        input.rule().tcp_dport(&open).counter().comment(Comment::new("services")?).accept()?,
+        input.rule().l4proto(Protocol::TCP).counter().reject_tcp_reset()?,
+        input.rule().counter().reject_icmpx(RejectCode::PortUnreachable)?,
+    ] {
+        ruleset.push_rule(rule);
+    }
+    Ok(ruleset)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -8,51 +8,34 @@
 //! ```
 
 use std::error::Error;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ringfence::kernel::nftables::Socket;
-use ringfence::nft::{
-    BaseChain, Chain, ChainName, ChainPolicy, ChainType, Datatype, DynsetOp, Expr, Family, Field, Hook, KeyType, Limit,
-    Priority, Rule, Ruleset, Set, SetFlags, SetName, Table, TableId, TableName,
-};
+use ringfence::nft::statements::{Each, IP_SADDR, Inet, Per, SetOf, TableOf};
+use ringfence::nft::{ChainPolicy, ChainType, Hook, Limit, NameError, Priority, Ruleset};
 
 fn limiter() -> Result<Ruleset, Box<dyn Error>> {
-    let table = TableId { family: Family::Inet, name: TableName::new("limiter")? };
-    let (input, seen, banned) = (ChainName::new("input")?, SetName::new("seen4")?, SetName::new("banned4")?);
-    let dynamic = |name: &SetName, timeout| Set {
-        flags: SetFlags { dynamic: true, timeout: true, ..SetFlags::default() },
-        timeout: Some(Duration::from_secs(timeout)),
+    let table = TableOf::<Inet>::new("limiter")?;
+    let input = table.chain("input")?;
+    let dynamic = |name, seconds| -> Result<SetOf<Ipv4Addr>, NameError> {
         // A flood from made-up addresses fills the set, not the memory.
-        size: Some(65_536),
-        ..Set::new(&table, name, KeyType(vec![Datatype::Ipv4Addr]))
+        Ok(table.set(name)?.dynamic().timeout(Duration::from_secs(seconds)).size(65_536))
     };
-    let base = BaseChain {
-        kind: ChainType::Filter,
-        hook: Hook::Input,
+    let (seen, banned) = (dynamic("seen4", 60)?, dynamic("banned4", 600)?);
+    let limit = Limit::packets(50, Per::Second).burst(100).past();
+
+    let mut ruleset = Ruleset {
+        tables: vec![table.declare()],
         // Before conntrack, so that a flood costs no table entries.
-        priority: Priority::RAW,
-        policy: ChainPolicy::Accept,
-        devices: vec![],
-    };
-    let rule = || Rule::new(&table, &input);
-    let limit = Limit { rate: 50, seconds: 1, burst: 100, over: true, bytes: false };
-    let rules = vec![
-        rule().ip_saddr(&banned).counter().drop(),
-        rule()
-            .nfproto(Family::Ip)
-            .tcp_dport(443)
-            .into_set(DynsetOp::Update, &[Field::IP_SADDR], &seen, None, vec![Expr::Limit(limit)])?
-            .into_set(DynsetOp::Add, &[Field::IP_SADDR], &banned, None, vec![])?
-            .counter()
-            .drop(),
-    ];
-    Ok(Ruleset {
-        tables: vec![Table::new(table.clone())],
-        chains: vec![Chain { base: Some(base), ..Chain::new(&table, &input) }],
-        sets: vec![dynamic(&seen, 60), dynamic(&banned, 600)],
-        rules,
+        chains: vec![input.declare_base(ChainType::Filter, Hook::Input, Priority::RAW, ChainPolicy::Accept)],
+        sets: vec![seen.declare(), banned.declare()],
         ..Ruleset::default()
-    })
+    };
+    ruleset.push_rule(input.rule().ip_saddr(&banned).counter().drop()?);
+    let fast = input.rule().ipv4().tcp_dport(443).update(&seen, IP_SADDR, Each::new().limit(limit));
+    ruleset.push_rule(fast.add_to(&banned, IP_SADDR, Each::new()).counter().drop()?);
+    Ok(ruleset)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -120,6 +120,7 @@ fn inet() -> Cases<Inet> {
         "", "tcp dport { 60000-65535, 9 }" => |w: &W| w.rule().tcp_dport([60000..=65535, 9..=9]).done();
         "", "tcp dport { 5-7, 8-9, 20 }" => |w: &W| w.rule().tcp_dport([5..=7, 8..=9, 20..=20]).done();
         "", "tcp dport { 5-6 }" => |w: &W| w.rule().tcp_dport([5..=6]).done();
+        "", "tcp dport 5432 counter accept" => |w: &W| w.rule().tcp_dport(5432).counter().accept();
         "", "tcp dport 10-20 drop" => |w: &W| w.rule().tcp_dport(10..=20).drop();
         "", "tcp dport != 10-20 drop" => |w: &W| w.rule().tcp_dport(not(10..=20)).drop();
         "", "tcp dport >= 1024" => |w: &W| w.rule().tcp_dport(at_least(1024)).done();
@@ -247,6 +248,7 @@ fn inet() -> Cases<Inet> {
         "", "tcp option maxseg size set 1400" => |w: &W| w.rule().set_mss(1400).done();
         "", "update @recent { ip saddr timeout 10s limit rate over 5/second } drop" => |w: &W| w.rule().update(&w.recent, IP_SADDR, Each::new().timeout(Duration::from_secs(10)).limit(Limit::packets(5, Per::Second).past())).drop();
         "", "add @recent { ip saddr }" => |w: &W| w.rule().add_to(&w.recent, IP_SADDR, Each::new()).done();
+        "", "update @recent { ip saddr quota over 10 bytes }" => |w: &W| w.rule().update(&w.recent, IP_SADDR, Each::new().quota(Quota::past(10))).done();
         "", "tcp dport 22 add @recent { ip daddr counter }" => |w: &W| w.rule().tcp_dport(22).add_to(&w.recent, IP_DADDR, Each::new().counter()).done();
         "", "delete @recent { ip saddr }" => |w: &W| w.rule().delete_from(&w.recent, IP_SADDR).done();
         "", "jump other" => |w: &W| w.rule().jump(&w.other);
@@ -437,10 +439,17 @@ fn compare<F: TableFamily>(cases: Cases<F>) {
     nft(&ours.0, &both).unwrap();
     let mut socket = ours.1.unwrap();
     let mut wrong = String::new();
+    let mut meant = BTreeMap::new();
     for (number, (_, text, make)) in cases.rows.iter().enumerate() {
         let mut transaction = Transaction::new();
         match make(&World::new(&format!("c{number}"))) {
-            Ok(written) => transaction.push_rule(Verb::Add, written),
+            Ok(written) => {
+                // Sets that belong to a rule get other names when it is pushed.
+                if written.sets().is_empty() {
+                    meant.insert(written.rule().chain.clone(), written.rule().exprs.clone());
+                }
+                transaction.push_rule(Verb::Add, written);
+            }
             Err(error) => writeln!(wrong, "{text}: {error}").unwrap(),
         }
         if let Err(error) = socket.commit(&transaction) {
@@ -454,6 +463,12 @@ fn compare<F: TableFamily>(cases: Cases<F>) {
         let chain = ChainName::new(&format!("c{number}")).unwrap();
         if theirs.get(&chain) != ours.get(&chain) {
             writeln!(wrong, "{text}:\n  nft  {:?}\n  ours {:?}", theirs.get(&chain), ours.get(&chain)).unwrap();
+        }
+        // The kernel dumps what was meant, so that a ruleset of ours verifies.
+        if let (Some(meant), Some((dumped, _, _))) = (meant.get(&chain), ours.get(&chain))
+            && meant != dumped
+        {
+            writeln!(wrong, "{text}:\n  meant  {meant:?}\n  dumped {dumped:?}").unwrap();
         }
     }
     assert!(wrong.is_empty(), "{wrong}");

@@ -4,8 +4,8 @@
 //! values into netlink bytes and back, and [`crate::kernel::nftables`] commits them.
 //!
 //! A rule is a list of [`Expr`], the kernel's own instructions, so that what was meant and what the kernel
-//! dumps can be compared one to one. [`Rule`] has readable constructors for the matches and statements in use, each
-//! naming the nft(8) statement it stands for; the `syntax` module shows a ruleset in nft(8) syntax.
+//! dumps can be compared one to one. [`statements`] is the way to write one in nft(8)'s words; the `syntax` module
+//! shows a ruleset in nft(8) syntax.
 
 mod data;
 mod diff;
@@ -17,7 +17,6 @@ mod raw;
 mod rule;
 mod ruleset;
 mod set;
-mod statement;
 pub mod statements;
 mod syntax;
 mod table;
@@ -34,7 +33,6 @@ pub use raw::{Bytes, Extra, RawAttribute};
 pub use rule::{Field, Rule, ct_state};
 pub use ruleset::Ruleset;
 pub use set::{Datatype, Element, ElementData, KeyType, MapTo, Set, SetFlags, SetPolicy};
-pub use statement::{Is, not};
 pub use syntax::{Syntax, Unshown};
 pub use table::{
     BaseChain, Chain, ChainFlags, ChainPolicy, ChainType, Family, Hook, Priority, Table, TableFlags, TableId,

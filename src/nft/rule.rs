@@ -1,4 +1,4 @@
-//! Rules, and the readable way to write one.
+//! Rules as the kernel has them.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,8 @@ use super::{
 
 /// A rule: expressions that are evaluated in order until one ends it or decides.
 ///
-/// Each method appends the expressions that nft(8) would make of the statement it names.
+/// Each method appends the expressions that it names and nothing else: what they depend on is the caller's to ask for.
+/// [`statements`](super::statements) write rules in nft(8)'s words, with types, dependencies and sets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     /// Table it is in.

@@ -163,6 +163,12 @@ impl Each {
         self
     }
 
+    /// It has an amount of bytes of its own: the rule goes on when that matches. nft(8): `quota`.
+    pub fn quota(mut self, quota: Quota) -> Self {
+        self.exprs.push(Expr::Quota(quota));
+        self
+    }
+
     /// It counts flows: the rule goes on when there are more than that. nft(8): `ct count over`.
     pub fn flows_over(mut self, count: u32) -> Self {
         self.exprs.push(Expr::Connlimit { count, over: true });

@@ -1,11 +1,12 @@
 //! Statements that do something and go on.
 
 use super::action::Constants;
-use super::field::{self, Source};
+use super::field;
+use super::lower::turned;
 use super::*;
 use crate::nft::{
-    ByteorderOp, Comment, CtKey, Data, Dynset, DynsetOp, Expr, ExthdrOp, FlowtableName, KnownObject, Limit, MetaKey,
-    ObjectName, Quota, Register, SetName, Verdict,
+    ByteorderOp, Comment, CtKey, Data, Dynset, DynsetOp, Expr, ExthdrOp, FlowtableName, KnownObject, Limit, Log,
+    MetaKey, ObjectName, Quota, Register, Verdict,
 };
 
 /// Statements that go on.
@@ -19,6 +20,15 @@ impl<F: TableFamily> Statements<F> {
     pub fn comment(mut self, comment: Comment) -> Self {
         self.comment = Some(comment);
         self
+    }
+
+    /// Appends a statement unless the kernel would refuse it.
+    fn possible(self, expr: Expr) -> Self {
+        self.with(|lowering| {
+            possible(&expr)?;
+            lowering.effect([expr]);
+            Ok(())
+        })
     }
 
     /// Counts packets and bytes. nft(8): `counter`.
@@ -49,14 +59,15 @@ impl<F: TableFamily> Statements<F> {
         self.effect([Expr::ObjectRef { kind: KnownObject::CtHelper.into(), name: name.clone() }])
     }
 
-    /// Logs: a [`Log`](crate::nft::Log) to an nflog group, a [`Syslog`](crate::nft::Syslog) to the kernel log.
+    /// Logs: a [`Log`] to an nflog group, a [`Syslog`](crate::nft::Syslog) to the kernel log.
     pub fn log(self, log: impl Into<LogTo>) -> Self {
-        self.effect([log.into().0])
+        let LogTo(expr) = log.into();
+        self.possible(expr)
     }
 
     /// Goes on within (or past) a rate. nft(8): `limit`.
     pub fn limit(self, limit: Limit) -> Self {
-        self.effect([Expr::Limit(limit)])
+        self.possible(Expr::Limit(limit))
     }
 
     /// Goes on until (or once) an amount of bytes is used up. nft(8): `quota`.
@@ -174,24 +185,32 @@ impl<F: TableFamily> Statements<F> {
 
     /// Adds the fields' values to a set; one that is there keeps its time-out. nft(8): `add @SET { … }`.
     pub fn add_to<T: Fields<F>>(self, set: &SetOf<T::Key>, fields: T, each: Each) -> Self {
-        self.dynset(DynsetOp::Add, set.name(), &parts(&fields), each)
+        self.dynset(DynsetOp::Add, set, &fields, each)
     }
 
     /// Adds the fields' values to a set, or starts their time-out anew. nft(8): `update @SET { … }`.
     pub fn update<T: Fields<F>>(self, set: &SetOf<T::Key>, fields: T, each: Each) -> Self {
-        self.dynset(DynsetOp::Update, set.name(), &parts(&fields), each)
+        self.dynset(DynsetOp::Update, set, &fields, each)
     }
 
     /// Takes the fields' values out of a set. nft(8): `delete @SET { … }`.
     pub fn delete_from<T: Fields<F>>(self, set: &SetOf<T::Key>, fields: T) -> Self {
-        self.dynset(DynsetOp::Delete, set.name(), &parts(&fields), Each::new())
+        self.dynset(DynsetOp::Delete, set, &fields, Each::new())
     }
 
-    fn dynset(self, op: DynsetOp, set: &SetName, fields: &[(Source, field::Needs, usize)], each: Each) -> Self {
+    fn dynset<T: Fields<F>>(self, op: DynsetOp, set: &SetOf<T::Key>, fields: &T, each: Each) -> Self {
         let Each { timeout, exprs } = each;
-        let (key, set) = (Register::FIRST, set.clone());
         self.with(|lowering| {
-            let loads = lowering.load(fields)?;
+            lowering.own("set", set.table(), set.name())?;
+            if set.is_interval() {
+                return Err(StatementError::OfRanges(set.name().clone()));
+            }
+            if timeout.is_some_and(|timeout| timeout.is_zero()) {
+                return Err(StatementError::Zero { what: "time-out" });
+            }
+            exprs.iter().try_for_each(possible)?;
+            let loads = lowering.load(&fields.parts())?;
+            let (key, set) = (Register::FIRST, set.name().clone());
             let change = Dynset { set, op, key, data: None, timeout, negated: false, exprs };
             lowering.effect(loads.into_iter().chain([Expr::Dynset(change)]));
             Ok(())
@@ -200,9 +219,9 @@ impl<F: TableFamily> Statements<F> {
 
     /// Decides as a map has it, and goes on when it has nothing. nft(8): `FIELD . FIELD vmap @MAP`.
     pub fn vmap<T: Fields<F>>(self, fields: T, map: &VerdictMapOf<T::Key>) -> Self {
-        let set = map.name().clone();
         self.with(|lowering| {
-            let loads = lowering.load(&parts(&fields))?;
+            lowering.own("map", map.table(), map.name())?;
+            let (loads, set) = (lowering.load(&fields.parts())?, map.name().clone());
             lowering.effect(loads.into_iter().chain([Expr::VerdictMap { set, sreg: Register::FIRST }]));
             Ok(())
         })
@@ -223,17 +242,30 @@ impl<F: TableFamily> Statements<F> {
                 return Err(StatementError::Empty);
             }
             let interval = entries.iter().any(|(span, _)| span.last.is_some());
-            let mut exprs = lowering.load(&[(field.source, field.needs, V::DATATYPE.size())])?;
+            let mut exprs = lowering.load(&[field.part()])?;
             let sreg = Register::FIRST;
-            if interval && V::MACHINE && V::DATATYPE.size() > 1 {
-                let len = V::DATATYPE.size() as u32;
-                exprs.push(Expr::Byteorder { sreg, dreg: sreg, op: ByteorderOp::ToNetwork, len, size: len });
-            }
+            exprs.extend(turned(V::MACHINE && interval, V::DATATYPE.size()));
             exprs.push(Expr::VerdictMap { set: lowering.anonymous(entries, interval)?, sreg });
             lowering.effect(exprs);
             Ok(())
         })
     }
+}
+
+/// Finds what no kernel takes.
+fn possible(expr: &Expr) -> Result<(), StatementError> {
+    let prefix = match expr {
+        Expr::Limit(Limit { rate: 0, .. }) => return Err(StatementError::Zero { what: "rate" }),
+        Expr::Log(log) => log.prefix.as_deref(),
+        Expr::Syslog(log) => log.prefix.as_deref(),
+        _ => None,
+    };
+    let reason = match prefix {
+        Some(prefix) if prefix.len() > Log::MAX_PREFIX => "is longer than the kernel's 127 bytes",
+        Some(prefix) if prefix.contains('\0') => "contains a NUL byte",
+        _ => return Ok(()),
+    };
+    Err(StatementError::LogPrefix { reason })
 }
 
 /// Writes the largest segment of the TCP option that announces it.

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::action::Constants;
+use super::interval::ordered;
 use super::*;
 use crate::nft::{Expr, Nat, NatFlags, NatKind, NatPorts, QueueFlags, QueueNumber, Reject, RejectCode, Rule, Verdict};
 
@@ -72,7 +73,7 @@ impl<F: TableFamily> Statements<F> {
     ///
     /// [`StatementError`], the first of the rule.
     pub fn jump(self, chain: &ChainOf<F>) -> Result<Written, StatementError> {
-        self.verdict(chain.jump())
+        self.with(|lowering| lowering.own("chain", chain.table(), chain.name())).verdict(chain.jump())
     }
 
     /// nft(8): `goto CHAIN`.
@@ -81,7 +82,7 @@ impl<F: TableFamily> Statements<F> {
     ///
     /// [`StatementError`], the first of the rule.
     pub fn goto(self, chain: &ChainOf<F>) -> Result<Written, StatementError> {
-        self.verdict(chain.goto())
+        self.with(|lowering| lowering.own("chain", chain.table(), chain.name())).verdict(chain.goto())
     }
 
     fn refuse(self, with: Reject) -> Result<Written, StatementError> {
@@ -205,6 +206,9 @@ impl<F: Translates> Statements<F> {
                 match lowering.network() {
                     Some(known) if known != A::NETWORK => lowering.need_network(A::NETWORK, true)?,
                     _ => {}
+                }
+                if let Some(last) = &to.last {
+                    ordered(&to.first.to_bytes(), &last.to_bytes())?;
                 }
                 let mut constants = Constants::default();
                 let addresses = Some(constants.range(&to.first, to.last.as_ref()));

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::family::layer::{Any, Arp, Ether, Upper, V4, V6};
 use super::family::{Sees, TableFamily};
+use super::operand::Operand;
 use super::value::*;
 use crate::nft::{CtDirection, CtKey, Expr, InterfaceName, MetaKey, PayloadBase, Register, RtKey, SocketKey};
 
@@ -88,12 +89,24 @@ pub trait Fields<F> {
 /// A field of a concatenation.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
-pub struct Part(pub(super) Source, pub(super) Needs, pub(super) usize);
+pub struct Part {
+    pub(super) source: Source,
+    pub(super) needs: Needs,
+    pub(super) size: usize,
+    /// Whether the kernel keeps it in the machine's byte order.
+    pub(super) machine: bool,
+}
+
+impl<V: Value, L> FieldOf<V, L> {
+    pub(super) fn part(&self) -> Part {
+        Part { source: self.source, needs: self.needs, size: V::DATATYPE.size(), machine: V::MACHINE }
+    }
+}
 
 impl<F: TableFamily + Sees<L>, V: Value, L> Fields<F> for FieldOf<V, L> {
     type Key = V;
     fn parts(&self) -> Vec<Part> {
-        vec![Part(self.source, self.needs, V::DATATYPE.size())]
+        vec![self.part()]
     }
 }
 
@@ -102,7 +115,7 @@ macro_rules! tuples {
         impl<F: TableFamily $(+ Sees<$layer>)*, $($value: Value, $layer,)*> Fields<F> for ($(FieldOf<$value, $layer>,)*) {
             type Key = ($($value,)*);
             fn parts(&self) -> Vec<Part> {
-                vec![$(Part(self.$place.source, self.$place.needs, $value::DATATYPE.size())),*]
+                vec![$(self.$place.part()),*]
             }
         }
     )*};

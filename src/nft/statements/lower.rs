@@ -1,26 +1,16 @@
 //! Statements to expressions, as nft(8) 1.0.6 does it: what a field depends on, how it is compared, what is joined.
 
 use super::StatementError;
-use super::field::{Needs, Proves, Source};
-use super::value::{EtherType, Kind, Protocol, Span, Test, Value, registered};
+use super::field::{Needs, Part, Proves, Source};
+use super::interval::{element, intervals, ordered, prefix_len, prefix_mask};
+use super::join::{Step, join};
+use super::operand::{Kind, Span, Test};
+use super::set::SetOf;
+use super::value::{EtherType, Protocol, Value, registered};
 use crate::nft::{
-    BitwiseOp, ByteorderOp, CmpOp, Data, Datatype, Element, ElementData, Expr, Extra, Family, KeyType, MapTo, MetaKey,
-    PayloadBase, Register, Set, SetFlags, SetName, TableId, Verdict,
+    BitwiseOp, ByteorderOp, CmpOp, Data, Datatype, Element, Expr, Family, KeyType, MapTo, MetaKey, PayloadBase,
+    Register, Set, SetFlags, SetName, TableId, Verdict,
 };
-
-/// A range of bytes in network byte order, and what it leads to.
-type Entry = (Vec<u8>, Vec<u8>, Option<Verdict>);
-
-/// One step of a rule.
-#[derive(Debug, Clone)]
-enum Step {
-    /// Expressions that stay as they are.
-    Fixed(Vec<Expr>),
-    /// Ends a stretch within which comparisons may be joined: what stands behind it has an effect.
-    Effect(Vec<Expr>),
-    /// A field of a header that must have one value.
-    Equal { base: PayloadBase, offset: u32, data: Vec<u8>, proves: bool },
-}
 
 /// A rule as it grows.
 #[derive(Debug, Clone)]
@@ -37,9 +27,6 @@ pub(super) struct Lowering {
     ether: bool,
     vlan: bool,
 }
-
-/// nft(8)'s flag in the user data of an element that begins the last range of its type.
-const OPEN_INTERVAL: [u8; 6] = [1, 4, 1, 0, 0, 0];
 
 /// `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
@@ -80,6 +67,15 @@ impl Lowering {
 
     fn fixed(&mut self, exprs: impl IntoIterator<Item = Expr>) {
         self.steps.push(Step::Fixed(exprs.into_iter().collect()));
+    }
+
+    /// Finds that a set, map or chain is of another table: by its name the kernel would find another one, or none.
+    pub fn own(&self, what: &'static str, table: &TableId, name: &impl ToString) -> Result<(), StatementError> {
+        if *table == self.table {
+            return Ok(());
+        }
+        let (name, theirs) = (name.to_string(), table.clone());
+        Err(StatementError::Elsewhere { what, name, theirs, ours: self.table.clone() })
     }
 
     fn equals(&mut self, key: MetaKey, data: Data) {
@@ -215,7 +211,6 @@ impl Lowering {
         source: Source,
         needs: Needs,
         proves: Proves,
-        mask: Option<&[u8]>,
         test: Test<V>,
     ) -> Result<(), StatementError> {
         self.need(needs)?;
@@ -224,19 +219,10 @@ impl Lowering {
         let eq = if negated { CmpOp::Neq } else { CmpOp::Eq };
         let sreg = Register::FIRST;
         let mut exprs = vec![source.load(sreg)];
-        // Ordering and ranges compare bytes from the first on.
-        let turned = |exprs: &mut Vec<Expr>| {
-            if V::MACHINE && V::DATATYPE.size() > 1 {
-                let len = V::DATATYPE.size() as u32;
-                exprs.push(Expr::Byteorder { sreg, dreg: sreg, op: ByteorderOp::ToNetwork, len, size: len });
-            }
-        };
-        if let Some(mask) = mask {
-            exprs.push(masked(mask.to_vec()));
-        }
+        let turned = |exprs: &mut Vec<Expr>| exprs.extend(turned(V::MACHINE, V::DATATYPE.size()));
         match kind {
             Kind::Is(value) => {
-                if mask.is_none() && !negated {
+                if !negated {
                     self.prove(proves, &value.to_bytes())?;
                     if let Source::Payload { base, offset, .. } = source {
                         let proves = proves != Proves::Nothing;
@@ -280,7 +266,7 @@ impl Lowering {
                         None => Kind::Is(first),
                         Some(last) => one_range(first, last),
                     };
-                    return self.matches(source, needs, proves, mask, Test { negated, kind });
+                    return self.matches(source, needs, proves, Test { negated, kind });
                 }
                 Err(spans) if spans.is_empty() => return Err(StatementError::Empty),
                 Err(spans) => {
@@ -293,7 +279,8 @@ impl Lowering {
                     exprs.push(Expr::Lookup { set, sreg, negated });
                 }
             },
-            Kind::In { set, interval } => {
+            Kind::In { table, set, interval } => {
+                self.own("set", &table, &set)?;
                 if interval {
                     turned(&mut exprs);
                 }
@@ -327,10 +314,10 @@ impl Lowering {
     }
 
     /// Puts fields into registers, one behind the other, and gives the expressions that do so.
-    pub fn load(&mut self, fields: &[(Source, Needs, usize)]) -> Result<Vec<Expr>, StatementError> {
+    pub fn load(&mut self, fields: &[Part]) -> Result<Vec<Expr>, StatementError> {
         let mut slot = 0;
         let mut loads = Vec::new();
-        for (source, needs, size) in fields {
+        for Part { source, needs, size, .. } in fields {
             self.need(*needs)?;
             let dreg = u8::try_from(slot).ok().and_then(Register::slot).ok_or(StatementError::TooLong)?;
             slot += size.div_ceil(4);
@@ -343,14 +330,14 @@ impl Lowering {
     }
 
     /// Appends a look-up.
-    pub fn lookup(
-        &mut self,
-        fields: &[(Source, Needs, usize)],
-        set: SetName,
-        negated: bool,
-    ) -> Result<(), StatementError> {
+    pub fn lookup<K>(&mut self, fields: &[Part], set: &SetOf<K>, negated: bool) -> Result<(), StatementError> {
+        self.own("set", set.table(), set.name())?;
         let mut exprs = self.load(fields)?;
-        exprs.push(Expr::Lookup { set, sreg: Register::FIRST, negated });
+        // Sets of ranges have one field.
+        if let ([field], true) = (fields, set.is_interval()) {
+            exprs.extend(turned(field.machine, field.size));
+        }
+        exprs.push(Expr::Lookup { set: set.name().clone(), sreg: Register::FIRST, negated });
         self.fixed(exprs);
         Ok(())
     }
@@ -410,48 +397,6 @@ impl Lowering {
     }
 }
 
-/// Joins comparisons of neighbouring fields to one.
-///
-/// nft(8) joins across statements that have an effect and joins `!=` as well, either of which changes what the rule means.
-/// This does neither. A joined comparison stands where that of the first bytes stood, unless what came earlier tells what is behind it.
-fn join(steps: &mut [Step]) {
-    let mut order: Vec<usize> = (0..steps.len()).filter(|at| matches!(steps[*at], Step::Equal { .. })).collect();
-    order.sort_by_key(|at| match &steps[*at] {
-        Step::Equal { base, offset, .. } => (*base, *offset),
-        _ => (PayloadBase::LinkLayer, 0),
-    });
-    let mut last: Option<usize> = None;
-    for at in order {
-        let Some(before) = last.replace(at) else { continue };
-        let (
-            Step::Equal { base, offset, data, proves },
-            Step::Equal { base: next_base, offset: next_offset, data: next_data, proves: next_proves },
-        ) = (&steps[before], &steps[at])
-        else {
-            continue;
-        };
-        let total = data.len() + next_data.len();
-        let adjacent = base == next_base && *offset as usize + data.len() == *next_offset as usize;
-        // One word is compared faster than two.
-        let worth = total <= 16 && !(total > 4 && data.len() <= 4 && next_data.len() <= 4);
-        if !adjacent || !worth {
-            continue;
-        }
-        let joined = Step::Equal {
-            base: *base,
-            offset: *offset,
-            data: [data.as_slice(), next_data].concat(),
-            proves: *proves || *next_proves,
-        };
-        let (earlier, later) = (before.min(at), before.max(at));
-        let told = matches!(steps[earlier], Step::Equal { proves: true, .. });
-        let (place, gone) = if told { (earlier, later) } else { (before, at) };
-        steps[place] = joined;
-        steps[gone] = Step::Fixed(Vec::new());
-        last = Some(place);
-    }
-}
-
 /// A range in a list of one: a prefix where it is one, as nft(8) has it.
 fn one_range<V: Value>(first: V, last: V) -> Kind<V> {
     let (from, to) = (first.to_bytes(), last.to_bytes());
@@ -461,21 +406,10 @@ fn one_range<V: Value>(first: V, last: V) -> Kind<V> {
     }
 }
 
-/// How many bits the ends have in common, when the others are all clear in one and set in the other.
-fn prefix_len(from: &[u8], to: &[u8]) -> Option<u32> {
-    let bits = from.len() as u32 * 8;
-    let same = from
-        .iter()
-        .zip(to)
-        .position(|(a, b)| a != b)
-        .map_or(bits, |at| at as u32 * 8 + (from[at] ^ to[at]).leading_zeros());
-    let mask = prefix_mask(same, from.len());
-    let fits = from.iter().zip(to).zip(&mask).all(|((a, b), mask)| a & !mask == 0 && b | mask == 0xff);
-    fits.then_some(same)
-}
-
-fn prefix_mask(bits: u32, len: usize) -> Vec<u8> {
-    (0..len as u32).map(|at| !(0xffu16 >> bits.saturating_sub(at * 8).min(8)) as u8).collect()
+/// Turns the first register to network byte order: ordering and ranges compare bytes from the first on.
+pub(super) fn turned(machine: bool, size: usize) -> Option<Expr> {
+    let (sreg, len) = (Register::FIRST, size as u32);
+    (machine && size > 1).then_some(Expr::Byteorder { sreg, dreg: sreg, op: ByteorderOp::ToNetwork, len, size: len })
 }
 
 fn masked(mask: Vec<u8>) -> Expr {
@@ -503,82 +437,6 @@ fn contrary(op: CmpOp) -> CmpOp {
         CmpOp::Gt => CmpOp::Lte,
         CmpOp::Lte => CmpOp::Gt,
     }
-}
-
-fn ordered(from: &[u8], to: &[u8]) -> Result<(), StatementError> {
-    if from <= to { Ok(()) } else { Err(StatementError::Backwards) }
-}
-
-/// The next value, unless it is the last one.
-fn after(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut next = bytes.to_vec();
-    for byte in next.iter_mut().rev() {
-        *byte = byte.wrapping_add(1);
-        if *byte != 0 {
-            return Some(next);
-        }
-    }
-    None
-}
-
-fn element(key: Data, verdict: Option<Verdict>) -> Element {
-    Element { data: verdict.map(ElementData::Verdict), ..Element::new(key) }
-}
-
-/// Elements of an interval set: where each range begins, and the first value past it.
-///
-/// Ranges of a set that touch or overlap become one; in a map ranges may not overlap.
-pub(super) fn intervals<V: Value>(spans: Vec<(Span<V>, Option<Verdict>)>) -> Result<Vec<Element>, StatementError> {
-    let mut entries: Vec<Entry> = Vec::with_capacity(spans.len());
-    for (span, verdict) in spans {
-        let from = span.first.to_bytes();
-        let to = span.last.map_or_else(|| from.clone(), |last| last.to_bytes());
-        ordered(&from, &to)?;
-        entries.push((from, to, verdict));
-    }
-    entries.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut ranges: Vec<Entry> = Vec::with_capacity(entries.len());
-    for (from, to, verdict) in entries {
-        if let Some((_, end, before)) = ranges.last_mut() {
-            let touches = after(end).is_none_or(|next| from <= next);
-            if *before == verdict && touches {
-                if to > *end {
-                    *end = to;
-                }
-                continue;
-            }
-            if from <= *end {
-                return Err(StatementError::Overlap);
-            }
-        }
-        ranges.push((from, to, verdict));
-    }
-    let data = |bytes: &[u8]| Data::new(bytes).unwrap_or_default();
-    let mut elements = Vec::with_capacity(2 * ranges.len() + 1);
-    let end = |bytes: &[u8]| Element { interval_end: true, ..Element::new(data(bytes)) };
-    // What is below the first range is outside.
-    if let Some((from, _, _)) = ranges.first().filter(|(from, _, _)| from.iter().any(|byte| *byte != 0)) {
-        elements.push(end(&vec![0; from.len()]));
-    }
-    let mut starts = ranges.iter().map(|(from, _, _)| from.clone()).skip(1).collect::<Vec<_>>().into_iter();
-    for (from, to, verdict) in ranges {
-        let next = starts.next();
-        let mut one = element(data(&from), verdict);
-        match after(&to) {
-            Some(past) => {
-                elements.push(one);
-                // The next range ends it.
-                if next.as_ref() != Some(&past) {
-                    elements.push(end(&past));
-                }
-            }
-            None => {
-                one.extra = Extra::new(Some(OPEN_INTERVAL.to_vec()), Vec::new());
-                elements.push(one);
-            }
-        }
-    }
-    Ok(elements)
 }
 
 fn ether_name(protocol: EtherType) -> String {

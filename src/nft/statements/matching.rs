@@ -12,19 +12,17 @@ impl<F: TableFamily> Statements<F> {
         F: Sees<L>,
     {
         let test = operand.test();
-        self.with(|lowering| lowering.matches(field.source, field.needs, field.proves, None, test))
+        self.with(|lowering| lowering.matches(field.source, field.needs, field.proves, test))
     }
 
     /// Matches when a set has the fields' values. nft(8): `FIELD . FIELD @SET`.
     pub fn within<T: Fields<F>>(self, fields: T, set: &SetOf<T::Key>) -> Self {
-        let name = set.name().clone();
-        self.with(|lowering| lowering.lookup(&parts(&fields), name, false))
+        self.with(|lowering| lowering.lookup(&fields.parts(), set, false))
     }
 
     /// Matches when a set lacks the fields' values. nft(8): `FIELD . FIELD != @SET`.
     pub fn outside<T: Fields<F>>(self, fields: T, set: &SetOf<T::Key>) -> Self {
-        let name = set.name().clone();
-        self.with(|lowering| lowering.lookup(&parts(&fields), name, true))
+        self.with(|lowering| lowering.lookup(&fields.parts(), set, true))
     }
 
     /// Matches when some of the field's bits are set so. nft(8): `FIELD & MASK == VALUE`.
@@ -33,6 +31,15 @@ impl<F: TableFamily> Statements<F> {
         F: Sees<L>,
     {
         self.bits(field, mask.into().to_data(), CmpOp::Eq, value.into().to_data())
+    }
+
+    /// Matches when one of these flags is set.
+    fn any_of<V: Value, L>(self, field: FieldOf<V, L>, flags: V, none: V) -> Self {
+        let (flags, none) = (flags.to_data(), none.to_data());
+        if flags == none {
+            return self.with(|_| Err(StatementError::Empty));
+        }
+        self.bits(field, flags, CmpOp::Neq, none)
     }
 
     fn bits<V, L>(self, field: FieldOf<V, L>, mask: Data, op: CmpOp, data: Data) -> Self {
@@ -44,7 +51,7 @@ impl<F: TableFamily> Statements<F> {
     where
         F: Sees<layer::Upper>,
     {
-        self.bits(CT_STATE, states.to_data(), CmpOp::Neq, CtStates(0).to_data())
+        self.any_of(CT_STATE, states, CtStates(0))
     }
 
     /// Matches when one of these became of the flow. nft(8): `ct status A,B`.
@@ -52,7 +59,7 @@ impl<F: TableFamily> Statements<F> {
     where
         F: Sees<layer::Upper>,
     {
-        self.bits(field::CT_STATUS, status.to_data(), CmpOp::Neq, CtStatus(0).to_data())
+        self.any_of(field::CT_STATUS, status, CtStatus(0))
     }
 
     /// Matches when of these TCP flags those are set, and the others are not. nft(8): `tcp flags SET / OF`.
@@ -68,7 +75,7 @@ impl<F: TableFamily> Statements<F> {
     where
         F: Sees<layer::Upper>,
     {
-        self.bits(field::TCP_FLAGS, of.to_data(), CmpOp::Neq, TcpFlags(0).to_data())
+        self.any_of(field::TCP_FLAGS, of, TcpFlags(0))
     }
 
     /// Matches IPv4. nft(8): `meta nfproto ipv4`.

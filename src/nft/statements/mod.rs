@@ -67,8 +67,11 @@ mod doing;
 mod ending;
 mod family;
 mod field;
+mod interval;
+mod join;
 mod lower;
 mod matching;
+mod operand;
 mod place;
 mod set;
 mod value;
@@ -79,15 +82,15 @@ use std::marker::PhantomData;
 pub use action::{Each, LogTo, NatAddress, NatTo, Per, Ports};
 pub use family::{Arp, Bridge, Inet, Ip, Ip6, Mixed, Netdev, Sees, TableFamily, Translates, layer};
 pub use field::*;
+pub use operand::{Not, Operand, Ordered, Span, Starting, Test, at_least, at_most, less_than, more_than, not};
 pub use place::{ChainOf, TableOf};
 pub use set::{Elements, Key, SetOf, VerdictMapOf};
 pub use value::*;
 pub use written::Written;
 
-use field::Source;
 use lower::Lowering;
 
-use super::{ChainName, Comment, Expr};
+use super::{ChainName, Comment, Expr, SetName, TableId};
 
 /// Says why statements make no rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,7 +107,7 @@ pub enum StatementError {
     /// A port is rewritten, and nothing says that there is one.
     #[error("a port is rewritten in a rule that does not match the transport protocol")]
     NoTransport,
-    /// A list without anything in it.
+    /// A list without anything in it, or no flag of several.
     #[error("a list of values is empty")]
     Empty,
     /// Two keys of a map that both stand for the same value.
@@ -113,6 +116,36 @@ pub enum StatementError {
     /// A range that ends before it begins.
     #[error("a range ends before it begins")]
     Backwards,
+    /// A set, map or chain of another table.
+    #[error("{what} `{name}` is of table {theirs}, the rule of {ours}")]
+    Elsewhere {
+        /// What it is.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// The table it is of.
+        theirs: TableId,
+        /// The table of the rule.
+        ours: TableId,
+    },
+    /// Single elements of a set of ranges: the kernel would take each for the beginning of a range without an end.
+    #[error("set `{0}` holds ranges, not single elements")]
+    OfRanges(SetName),
+    /// Ranges in a set that does not hold any: the kernel would take their ends for elements.
+    #[error("set `{0}` does not hold ranges")]
+    NoRanges(SetName),
+    /// A text that packets cannot be logged with.
+    #[error("a log prefix {reason}")]
+    LogPrefix {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A rate or time that the kernel refuses, or takes for none at all.
+    #[error("a {what} of zero")]
+    Zero {
+        /// What it is.
+        what: &'static str,
+    },
     /// Fields that don't fit the registers.
     #[error("the fields together have more than the kernel's 64 bytes")]
     TooLong,
@@ -157,10 +190,6 @@ impl<F: TableFamily> Statements<F> {
     }
 }
 
-fn parts<F, T: Fields<F>>(fields: &T) -> Vec<(Source, field::Needs, usize)> {
-    fields.parts().into_iter().map(|Part(source, needs, size)| (source, needs, size)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -200,6 +229,71 @@ mod tests {
         assert_eq!(rule().ip_dscp(64).accept(), Err(StatementError::TooLarge { value: 64, bits: 6 }));
         let many = (0..200).fold(rule(), |rule, _| rule.counter()).accept();
         assert_eq!(many, Err(StatementError::TooMany(201)));
+    }
+
+    #[test]
+    fn what_the_kernel_would_take_for_something_else_is_refused() {
+        use crate::nft::{Limit, Log, Syslog};
+        let rule = || chain::<Inet>().rule();
+        let text = |rule: Result<Written, StatementError>| rule.unwrap_err().to_string();
+
+        let prefix = |len| Log::to_group(1).prefix("p".repeat(len));
+        assert!(rule().log(prefix(Log::MAX_PREFIX)).done().is_ok());
+        assert_eq!(text(rule().log(prefix(128)).done()), "a log prefix is longer than the kernel's 127 bytes");
+        assert_eq!(text(rule().log(Syslog::prefix("a\0b")).drop()), "a log prefix contains a NUL byte");
+        let none = Limit::packets(0, Per::Second);
+        assert_eq!(text(rule().limit(none).drop()), "a rate of zero");
+
+        for nothing in [rule().ct_state(CtStates(0)), rule().ct_status(CtStatus(0)), rule().tcp_flags_any(TcpFlags(0))]
+        {
+            assert_eq!(nothing.drop(), Err(StatementError::Empty));
+        }
+        let before = NatTo::from(HERE..=Ipv4Addr::new(203, 0, 113, 1));
+        assert_eq!(rule().dnat(before), Err(StatementError::Backwards));
+        let fields = (IIFNAME, OIFNAME, IP6_SADDR, IP6_DADDR, TCP_DPORT);
+        let set = TableOf::<Inet>::new("t").unwrap().set("wide").unwrap();
+        assert_eq!(rule().within(fields, &set).drop(), Err(StatementError::TooLong));
+    }
+
+    #[test]
+    fn what_is_of_another_table_is_refused() {
+        let rule = || chain::<Inet>().rule();
+        let other = TableOf::<Ip>::new("t").unwrap();
+        let set = other.set("s").unwrap();
+        let text = |rule: Result<Written, StatementError>| rule.unwrap_err().to_string();
+        assert_eq!(text(rule().ip_saddr(&set).drop()), "set `s` is of table ip t, the rule of inet t");
+        let there = TableOf::<Inet>::new("u").unwrap();
+        assert_eq!(text(rule().jump(&there.chain("c").unwrap())), "chain `c` is of table inet u, the rule of inet t");
+        let map = there.verdict_map("m").unwrap();
+        let refused = [
+            rule().ip_saddr(not(&set)).done(),
+            rule().within(IP_SADDR, &set).done(),
+            rule().outside(IP_SADDR, &set).done(),
+            rule().add_to(&set, IP_SADDR, Each::new()).done(),
+            rule().delete_from(&set, IP_SADDR).done(),
+            rule().vmap(TCP_DPORT, &map).done(),
+            rule().goto(&there.chain("c").unwrap()),
+        ];
+        for rule in refused {
+            assert!(matches!(rule, Err(StatementError::Elsewhere { .. })), "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_and_single_elements_are_not_confused() {
+        let table = TableOf::<Inet>::new("t").unwrap();
+        let (ranges, single) = (table.set::<Mark>("r").unwrap().interval(), table.set::<Mark>("s").unwrap());
+        assert_eq!(ranges.elements([Mark(1)]), Err(StatementError::OfRanges(ranges.name().clone())));
+        assert_eq!(single.spans([1..=2]), Err(StatementError::NoRanges(single.name().clone())));
+        let rule = || chain::<Inet>().rule();
+        let add = rule().add_to(&ranges, MARK, Each::new()).done();
+        assert_eq!(add, Err(StatementError::OfRanges(ranges.name().clone())));
+        let never = rule().add_to(&single, MARK, Each::new().timeout(std::time::Duration::ZERO)).done();
+        assert_eq!(never.unwrap_err().to_string(), "a time-out of zero");
+        // The kernel's byte order is turned for ranges, whichever way it is written.
+        let (one, other) = (rule().mark(&ranges).drop().unwrap(), rule().within(MARK, &ranges).drop().unwrap());
+        assert_eq!(one.rule(), other.rule());
+        assert_eq!(one.rule().exprs.len(), 1 + rule().within(MARK, &single).drop().unwrap().rule().exprs.len());
     }
 
     #[test]

@@ -78,6 +78,10 @@ impl<F: TableFamily> ChainOf<F> {
         &self.name
     }
 
+    pub(super) fn table(&self) -> &TableId {
+        &self.table
+    }
+
     /// Starts a rule.
     pub fn rule(&self) -> Statements<F> {
         Statements {

@@ -1,11 +1,13 @@
 //! Handles of named sets and maps whose keys have a type.
 
+use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::StatementError;
-use super::lower::intervals;
-use super::value::{Span, Value};
+use super::interval::intervals;
+use super::operand::Span;
+use super::value::Value;
 use crate::nft::{Data, DataTooLong, Datatype, Element, ElementData, KeyType, MapTo, Set, SetName, TableId, Verdict};
 
 /// Keys of sets: a value, or a tuple of two to five of them.
@@ -110,9 +112,12 @@ impl<K: Key> SetOf<K> {
     ///
     /// # Errors
     ///
-    /// [`DataTooLong`] when the fields of the key don't fit the registers.
-    pub fn element(&self, key: &K) -> Result<Element, DataTooLong> {
-        Ok(Element::new(key.key()?))
+    /// [`StatementError::TooLong`] when the fields of the key don't fit the registers, [`StatementError::OfRanges`] when the set holds ranges.
+    pub fn element(&self, key: &K) -> Result<Element, StatementError> {
+        if self.is_interval() {
+            return Err(StatementError::OfRanges(self.set.name.clone()));
+        }
+        Ok(Element::new(key.key().map_err(|_| StatementError::TooLong)?))
     }
 
     /// Elements with these keys.
@@ -120,11 +125,8 @@ impl<K: Key> SetOf<K> {
     /// # Errors
     ///
     /// As [`Self::element`].
-    pub fn elements<'a>(&self, keys: impl IntoIterator<Item = &'a K>) -> Result<Elements, DataTooLong>
-    where
-        K: 'a,
-    {
-        let elements = keys.into_iter().map(|key| self.element(key)).collect::<Result<_, _>>()?;
+    pub fn elements(&self, keys: impl IntoIterator<Item: Borrow<K>>) -> Result<Elements, StatementError> {
+        let elements = keys.into_iter().map(|key| self.element(key.borrow())).collect::<Result<_, _>>()?;
         Ok(self.holding(elements))
     }
 
@@ -145,8 +147,11 @@ impl<V: Value> SetOf<V> {
     ///
     /// # Errors
     ///
-    /// [`StatementError`] when a range ends before it begins.
+    /// [`StatementError`] when a range ends before it begins, or the set does not hold ranges.
     pub fn spans<T: Into<Span<V>>>(&self, spans: impl IntoIterator<Item = T>) -> Result<Elements, StatementError> {
+        if !self.is_interval() {
+            return Err(StatementError::NoRanges(self.set.name.clone()));
+        }
         let spans = spans.into_iter().map(|span| (span.into(), None)).collect();
         Ok(self.holding(intervals(spans)?))
     }
@@ -156,6 +161,10 @@ impl<K> SetOf<K> {
     /// Its name.
     pub fn name(&self) -> &SetName {
         &self.set.name
+    }
+
+    pub(super) fn table(&self) -> &TableId {
+        &self.set.table
     }
 
     /// Whether its elements are ranges.
@@ -185,12 +194,13 @@ impl<K: Key> VerdictMapOf<K> {
     ///
     /// # Errors
     ///
-    /// [`DataTooLong`] when the fields of a key don't fit the registers.
-    pub fn elements(&self, entries: impl IntoIterator<Item = (K, Verdict)>) -> Result<Elements, DataTooLong> {
-        let elements = entries
-            .into_iter()
-            .map(|(key, verdict)| Ok(Element::leading(key.key()?, ElementData::Verdict(verdict))))
-            .collect::<Result<_, _>>()?;
+    /// [`StatementError::TooLong`] when the fields of a key don't fit the registers.
+    pub fn elements(&self, entries: impl IntoIterator<Item = (K, Verdict)>) -> Result<Elements, StatementError> {
+        let element = |(key, verdict): (K, _)| {
+            let key = key.key().map_err(|_| StatementError::TooLong)?;
+            Ok(Element::leading(key, ElementData::Verdict(verdict)))
+        };
+        let elements = entries.into_iter().map(element).collect::<Result<_, _>>()?;
         Ok(Elements { table: self.set.table.clone(), set: self.set.name.clone(), elements })
     }
 }
@@ -199,5 +209,9 @@ impl<K> VerdictMapOf<K> {
     /// Its name.
     pub fn name(&self) -> &SetName {
         &self.set.name
+    }
+
+    pub(super) fn table(&self) -> &TableId {
+        &self.set.table
     }
 }

@@ -1,16 +1,20 @@
-//! Values that fields have, and what a field can be held against.
+//! Values that fields have.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::ops::{BitOr, RangeInclusive};
+use std::ops::BitOr;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use super::operand::{Operand, Test};
+use crate::nft::{Data, Datatype, InterfaceName};
 
-use super::set::SetOf;
-use crate::nft::{CmpOp, Data, Datatype, InterfaceName, SetName};
+/// Values are of the types here: bytes of another length than a field has would be held against what is not in it.
+mod sealed {
+    pub trait Sealed {}
+}
+use sealed::Sealed;
 
 /// A type of values that a field of a packet can have.
 #[diagnostic::on_unimplemented(message = "`{Self}` is not a value of a packet's field")]
-pub trait Value: Clone {
+pub trait Value: Clone + Sealed {
     /// nft(8)'s type.
     const DATATYPE: Datatype;
     /// Whether the kernel keeps it in the machine's byte order, not in that of the network.
@@ -52,6 +56,7 @@ macro_rules! numbers {
             }
         }
 
+        impl Sealed for $name {}
         impl Value for $name {
             const DATATYPE: Datatype = Datatype::$datatype;
             $(const MACHINE: bool = $machine;)?
@@ -116,6 +121,7 @@ macro_rules! integers {
             }
         }
 
+        impl Sealed for $name {}
         impl Value for $name {
             const DATATYPE: Datatype = Datatype::Other { number: 4, size: $size };
             $(const MACHINE: bool = $machine;)?
@@ -236,6 +242,7 @@ named! { Direction:
     REPLY = 1;
 }
 
+impl Sealed for Ipv4Addr {}
 impl Value for Ipv4Addr {
     const DATATYPE: Datatype = Datatype::Ipv4Addr;
     fn to_bytes(&self) -> Vec<u8> {
@@ -243,6 +250,7 @@ impl Value for Ipv4Addr {
     }
 }
 
+impl Sealed for Ipv6Addr {}
 impl Value for Ipv6Addr {
     const DATATYPE: Datatype = Datatype::Ipv6Addr;
     fn to_bytes(&self) -> Vec<u8> {
@@ -254,6 +262,7 @@ impl Value for Ipv6Addr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EtherAddr(pub [u8; 6]);
 
+impl Sealed for EtherAddr {}
 impl Value for EtherAddr {
     const DATATYPE: Datatype = Datatype::EtherAddr;
     fn to_bytes(&self) -> Vec<u8> {
@@ -261,6 +270,7 @@ impl Value for EtherAddr {
     }
 }
 
+impl Sealed for InterfaceName {}
 impl Value for InterfaceName {
     const DATATYPE: Datatype = Datatype::IfName;
     fn to_bytes(&self) -> Vec<u8> {
@@ -287,6 +297,7 @@ macro_rules! bits {
             }
         }
 
+        impl Sealed for $name {}
         impl Value for $name {
             const DATATYPE: Datatype = Datatype::$datatype;
             const MACHINE: bool = true;
@@ -341,199 +352,4 @@ bits! {
         /// There is urgent data.
         URG = 32,
     }
-}
-
-/// One value of a set, or a range of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Span<V> {
-    pub(super) first: V,
-    /// Absent for one value.
-    pub(super) last: Option<V>,
-}
-
-impl<V: Value> From<V> for Span<V> {
-    fn from(value: V) -> Self {
-        Self { first: value, last: None }
-    }
-}
-
-impl<V: Value, T: Into<V>> From<RangeInclusive<T>> for Span<V> {
-    fn from(range: RangeInclusive<T>) -> Self {
-        let (first, last) = range.into_inner();
-        Self { first: first.into(), last: Some(last.into()) }
-    }
-}
-
-impl From<u16> for Span<Port> {
-    fn from(port: u16) -> Self {
-        Port(port).into()
-    }
-}
-
-impl From<u32> for Span<Mark> {
-    fn from(mark: u32) -> Self {
-        Mark(mark).into()
-    }
-}
-
-impl From<Ipv4Net> for Span<Ipv4Addr> {
-    fn from(net: Ipv4Net) -> Self {
-        Self { first: net.network(), last: Some(net.broadcast()).filter(|last| *last != net.network()) }
-    }
-}
-
-impl From<Ipv6Net> for Span<Ipv6Addr> {
-    fn from(net: Ipv6Net) -> Self {
-        Self { first: net.network(), last: Some(net.broadcast()).filter(|last| *last != net.network()) }
-    }
-}
-
-/// What a field is held against: made of an [`Operand`].
-#[derive(Debug, Clone)]
-pub struct Test<V> {
-    pub(super) negated: bool,
-    pub(super) kind: Kind<V>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Kind<V> {
-    Is(V),
-    /// The value and how many of its bits count.
-    Prefix(V, u32),
-    /// The first bytes.
-    Starts(Vec<u8>),
-    Within(V, V),
-    Compare(CmpOp, V),
-    Among(Vec<Span<V>>),
-    In {
-        set: SetName,
-        interval: bool,
-    },
-}
-
-impl<V> Test<V> {
-    pub(super) fn is(value: V) -> Self {
-        Kind::Is(value).into()
-    }
-}
-
-impl<V> From<Kind<V>> for Test<V> {
-    fn from(kind: Kind<V>) -> Self {
-        Self { negated: false, kind }
-    }
-}
-
-/// What a field with values `V` can be held against: a value, a range, a prefix, several of them, a set, and [`not`] any of these.
-#[diagnostic::on_unimplemented(
-    message = "a field whose values are of type `{V}` can't be held against `{Self}`",
-    label = "not `{V}`, nor a range, prefix, list or set of them"
-)]
-pub trait Operand<V> {
-    /// What is asked of the field.
-    fn test(self) -> Test<V>;
-}
-
-impl<V: Value> Operand<V> for V {
-    fn test(self) -> Test<V> {
-        Test::is(self)
-    }
-}
-
-impl<V: Value> Operand<V> for Test<V> {
-    fn test(self) -> Test<V> {
-        self
-    }
-}
-
-impl<V: Value, T: Into<V>> Operand<V> for RangeInclusive<T> {
-    fn test(self) -> Test<V> {
-        let (first, last) = self.into_inner();
-        Kind::Within(first.into(), last.into()).into()
-    }
-}
-
-impl Operand<Ipv4Addr> for Ipv4Net {
-    fn test(self) -> Test<Ipv4Addr> {
-        Kind::Prefix(self.network(), u32::from(self.prefix_len())).into()
-    }
-}
-
-impl Operand<Ipv6Addr> for Ipv6Net {
-    fn test(self) -> Test<Ipv6Addr> {
-        Kind::Prefix(self.network(), u32::from(self.prefix_len())).into()
-    }
-}
-
-impl<V: Value, T: Into<Span<V>>, const N: usize> Operand<V> for [T; N] {
-    fn test(self) -> Test<V> {
-        Kind::Among(self.into_iter().map(Into::into).collect()).into()
-    }
-}
-
-impl<V: Value, T: Into<Span<V>>> Operand<V> for Vec<T> {
-    fn test(self) -> Test<V> {
-        Kind::Among(self.into_iter().map(Into::into).collect()).into()
-    }
-}
-
-impl<V: Value> Operand<V> for &SetOf<V> {
-    fn test(self) -> Test<V> {
-        Kind::In { set: self.name().clone(), interval: self.is_interval() }.into()
-    }
-}
-
-/// Interfaces whose names start like that. nft(8): `"eth*"`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Starting(pub InterfaceName);
-
-impl Operand<InterfaceName> for Starting {
-    fn test(self) -> Test<InterfaceName> {
-        Kind::Starts(self.0.as_str().as_bytes().to_vec()).into()
-    }
-}
-
-/// Any other. nft(8): `!=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Not<T>(T);
-
-/// Turns a comparison around: `tcp_dport(not(22))`. nft(8): `!=`.
-pub fn not<T>(operand: T) -> Not<T> {
-    Not(operand)
-}
-
-impl<V, T: Operand<V>> Operand<V> for Not<T> {
-    fn test(self) -> Test<V> {
-        let test = self.0.test();
-        Test { negated: !test.negated, ..test }
-    }
-}
-
-/// An order: what [`less_than`] and its like give.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ordered<T>(CmpOp, T);
-
-impl<V: Value, T: Into<V>> Operand<V> for Ordered<T> {
-    fn test(self) -> Test<V> {
-        Kind::Compare(self.0, self.1.into()).into()
-    }
-}
-
-/// nft(8): `<`.
-pub fn less_than<T>(value: T) -> Ordered<T> {
-    Ordered(CmpOp::Lt, value)
-}
-
-/// nft(8): `<=`.
-pub fn at_most<T>(value: T) -> Ordered<T> {
-    Ordered(CmpOp::Lte, value)
-}
-
-/// nft(8): `>`.
-pub fn more_than<T>(value: T) -> Ordered<T> {
-    Ordered(CmpOp::Gt, value)
-}
-
-/// nft(8): `>=`.
-pub fn at_least<T>(value: T) -> Ordered<T> {
-    Ordered(CmpOp::Gte, value)
 }
