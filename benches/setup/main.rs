@@ -186,14 +186,15 @@ async fn setups(rounds: Rounds, what: &str, policy: Policy) -> Outcome<()> {
 /// Waits until what went down is gone: the kernel takes interfaces apart on its own time, and holds locks that the next set-up needs.
 fn settle() -> Outcome<()> {
     let mut links = rtnetlink::Socket::open()?;
-    for _ in 0..500 {
+    for _ in 0..5_000 {
         // Loopback and the uplink.
         if links.links()?.len() <= 2 {
             return Ok(());
         }
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
-    Err("interfaces of a sandbox are still there after a second".into())
+    let left: Vec<String> = links.links()?.into_iter().map(|link| link.name).collect();
+    Err(format!("interfaces of a sandbox are still there after ten seconds: {}", left.join(", ")).into())
 }
 
 /// How long a program inside waits for a connection, or for the refusal of one.

@@ -78,3 +78,44 @@ fn nobody_waits_for_what_takes_long_inside() {
     });
     assert!(tried.unwrap(), "the policy was told only when the commit inside was through");
 }
+
+/// Whoever keeps a [`ringfence::Control`] does not keep the sandbox's namespace, whatever was about to look at it when it closed.
+#[test]
+fn a_control_that_is_kept_holds_nothing() {
+    let Some(outer) = Outer::new() else { return };
+    let left = outer.host.run(|| {
+        // One thread: what an order wakes gets to run when the sandbox is closed, not before.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let host = Host::open().unwrap();
+            let mut controls = Vec::new();
+            let mut policy = Policy::builder();
+            // Closing takes long enough for others to come in between.
+            for port in 1..500 {
+                policy = policy.direct(&format!("203.0.113.9:{port}")).unwrap();
+            }
+            let policy = policy.build().unwrap();
+            for _ in 0..20 {
+                let sandbox = Sandbox::prepare(&host, policy.clone()).await.unwrap();
+                let control = sandbox.control();
+                let to = Endpoint::parse("203.0.113.9:5432", Transport::Tcp).unwrap();
+                control.allow([to]).await.unwrap();
+                sandbox.close().await.unwrap();
+                controls.push(control);
+            }
+            let mut links = ringfence::kernel::rtnetlink::Socket::open().unwrap();
+            let mut left = usize::MAX;
+            for _ in 0..3_000 {
+                left = links.links().unwrap().iter().filter(|link| link.name.starts_with("rf")).count();
+                if left == 0 {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            let gone = controls[0].allow([Endpoint::parse("203.0.113.9:9", Transport::Tcp).unwrap()]).await;
+            assert_eq!(gone.unwrap_err().kind(), ringfence::ErrorKind::Conflict);
+            left
+        })
+    });
+    assert_eq!(left.unwrap(), 0, "wires of closed sandboxes are held");
+}

@@ -8,7 +8,7 @@ use crate::kernel::nftables::Change;
 use crate::nft::{Data, Element, Object, Ruleset, Table, Transaction, Verb, diff};
 use crate::plan::{SLACK, elements_inside};
 
-use super::{State, Turn, gone};
+use super::{State, Turn};
 
 /// How far the kernel's clock of an element may be from ours: as long as a commit may take on a machine that is busy.
 const DRIFT: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ impl Turn {
     /// `want` is the fence as it was committed, without elements.
     pub(in crate::sandbox) fn tampered<'a>(mut self, want: &Ruleset, heard: &'a [Change]) -> Option<Vec<&'a Change>> {
         // Every commit of our own was noted in its turn.
-        let rules = self.inside().ok()?.rules.as_ref()?;
+        let rules = &self.inside().ok()?.rules;
         let (mut theirs, mut doubtful) = (Vec::new(), false);
         for change in heard {
             match change {
@@ -57,7 +57,7 @@ impl Turn {
     /// [`Socket::commit`](crate::kernel::nftables::Socket::commit).
     pub(in crate::sandbox) fn mend(mut self, want: &Ruleset) -> Result<()> {
         let steps = self.difference(want);
-        let rules = self.inside()?.rules.as_mut().ok_or_else(gone)?;
+        let rules = &mut self.inside()?.rules;
         if steps.is_ok_and(|steps| steps.operations().is_empty() || rules.commit(&steps).is_ok()) {
             return Ok(());
         }
@@ -69,12 +69,12 @@ impl Turn {
         }
         let whole = self.live.state().now(want, &Ruleset::default())?;
         whole.into_transaction().operations().iter().for_each(|step| anew.push(step.verb, step.object.clone()));
-        self.inside()?.rules.as_mut().ok_or_else(gone)?.commit(&anew).map(drop)
+        self.inside()?.rules.commit(&anew).map(drop)
     }
 
     /// What it takes to make the rules inside what they should be.
     fn difference(&mut self, want: &Ruleset) -> Result<Transaction> {
-        let rules = self.inside()?.rules.as_mut().ok_or_else(gone)?;
+        let rules = &mut self.inside()?.rules;
         let mut have = Ruleset::default();
         for table in &want.tables {
             // Whoever commits without pause, to tables of his own, must not keep this from an answer.

@@ -40,7 +40,9 @@ pub(super) struct Live {
     state: Mutex<State>,
     /// Whoever changes anything has it, from the first look at the state to the last note in it. The state's own lock is given back where something is
     /// asked of the sandbox's namespace: a program that may do so can make the kernel take long there, and nobody else is to wait for it.
-    inside: Arc<tokio::sync::Mutex<Inside>>,
+    ///
+    /// None when the sandbox is gone. Whoever still has it, or waits for it, keeps it until he lets go.
+    inside: Mutex<Option<Arc<tokio::sync::Mutex<Inside>>>>,
     /// Read on every question for a name, while a commit may hold the other lock.
     scope: RwLock<Arc<Scope>>,
     /// What the built-in proxy lets through.
@@ -72,8 +74,8 @@ struct State {
 struct Inside {
     /// The wire's addresses: what flows of the sandbox come from.
     addresses: Addresses,
-    /// Those inside; none when the sandbox is gone.
-    rules: Option<nftables::Socket>,
+    /// Those inside.
+    rules: nftables::Socket,
     /// The host's. Opened when first needed.
     flows: Option<conntrack::Socket>,
     sockets: Option<inet_diag::Socket>,
@@ -82,7 +84,7 @@ struct Inside {
 /// The right to change what a sandbox has open.
 pub(super) struct Turn {
     live: Arc<Live>,
-    /// There until it is dropped.
+    /// None when the sandbox is gone.
     inside: Option<OwnedMutexGuard<Inside>>,
 }
 
@@ -102,10 +104,10 @@ impl Live {
         let book = Book::new(policy).change(policy, &hosts, &led, now).next;
         let scope = RwLock::new(book.scope.clone());
         let state = State { policy: policy.clone(), book, admission: Some(admission), wake: None };
-        let inside = Inside { addresses, rules: Some(rules), flows: None, sockets: None };
+        let inside = Inside { addresses, rules, flows: None, sockets: None };
         Arc::new(Self {
             state: Mutex::new(state),
-            inside: Arc::new(tokio::sync::Mutex::new(inside)),
+            inside: Mutex::new(Some(Arc::new(tokio::sync::Mutex::new(inside)))),
             scope,
             allow: watch::channel(allow_list(policy)).0,
             sooner: Notify::new(),
@@ -138,22 +140,21 @@ impl Live {
     pub(super) fn retire(&self) -> Option<Admission> {
         let admission = self.state().admission.take();
         self.sooner.notify_one();
-        self.let_go();
+        *self.inside.lock().unwrap_or_else(PoisonError::into_inner) = None;
         admission
     }
 
-    /// Lets go of the namespace if the sandbox is gone. Whoever is about to change something does it afterwards.
-    fn let_go(&self) {
-        if self.state().admission.is_none()
-            && let Ok(mut inside) = self.inside.try_lock()
-        {
-            (inside.rules, inside.sockets, inside.flows) = (None, None, None);
-        }
+    fn inside(&self) -> Option<Arc<tokio::sync::Mutex<Inside>>> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits, without a thread, until nobody else changes anything.
     pub(super) async fn turn(self: &Arc<Self>) -> Turn {
-        Turn { live: self.clone(), inside: Some(self.inside.clone().lock_owned().await) }
+        let inside = match self.inside() {
+            Some(inside) => Some(inside.lock_owned().await),
+            None => None,
+        };
+        Turn { live: self.clone(), inside }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -171,7 +172,8 @@ impl Live {
         name: &DnsName,
         addresses: &[(IpAddr, Duration)],
     ) -> Option<std::result::Result<(), Refused>> {
-        let _turn = self.inside.try_lock().ok()?;
+        let inside = self.inside()?;
+        let _turn = inside.try_lock().ok()?;
         let mut state = self.state.try_lock().ok()?;
         state
             .wanting(name, addresses, Instant::now())
@@ -232,8 +234,7 @@ impl Turn {
     }
 
     fn commit_inside(&mut self, close: &[DirectAddress], open: &[Open]) -> Result<()> {
-        let rules = self.inside()?.rules.as_mut().ok_or_else(gone)?;
-        rules.commit(&change_inside(close, open)?).map(drop)
+        self.inside()?.rules.commit(&change_inside(close, open)?).map(drop)
     }
 
     fn inside(&mut self) -> Result<&mut Inside> {
@@ -278,7 +279,7 @@ impl Turn {
     /// Aborts the connections inside that lead to these endpoints, so that their programs hear of it at once.
     fn abort(&mut self, closed: &[DirectAddress]) {
         let mut abort = || -> Result<()> {
-            let Inside { rules: Some(rules), sockets, .. } = self.inside()? else { return Ok(()) };
+            let Inside { rules, sockets, .. } = self.inside()?;
             let sockets = match sockets {
                 Some(sockets) => sockets,
                 empty => empty.insert(Netns::of_socket(rules)?.run(inet_diag::Socket::open)??),
@@ -299,14 +300,6 @@ impl Turn {
         if let Err(error) = abort() {
             tracing::warn!(error = %error.chain(), "connections to a revoked endpoint can't be aborted inside");
         }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.inside = None;
-        // Whoever closed the sandbox meanwhile could not.
-        self.live.let_go();
     }
 }
 
