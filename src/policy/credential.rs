@@ -11,6 +11,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::origin::part;
+use super::words::words;
 use super::{AllowEntry, Host, PolicyError, Scheme};
 
 /// What every placeholder begins with.
@@ -253,25 +254,9 @@ pub enum SniCheck {
     Any,
 }
 
-impl FromStr for SniCheck {
-    type Err = PolicyError;
-
-    fn from_str(text: &str) -> Result<Self, PolicyError> {
-        match text {
-            "check" => Ok(Self::Check),
-            "any" => Ok(Self::Any),
-            _ => Err(PolicyError::new("`check` or `any`", text)),
-        }
-    }
-}
-
-impl fmt::Display for SniCheck {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Check => "check",
-            Self::Any => "any",
-        })
-    }
+words! { SniCheck, "`check` or `any`":
+    "check" => Check,
+    "any" => Any,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::PolicyError;
 use super::authority::Reason;
+use super::words::words;
 
 /// Whether Landlock keeps the command from files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -22,27 +23,10 @@ pub enum LandlockMode {
     Required,
 }
 
-impl FromStr for LandlockMode {
-    type Err = PolicyError;
-
-    fn from_str(text: &str) -> Result<Self, PolicyError> {
-        match text {
-            "off" => Ok(Self::Off),
-            "best-effort" => Ok(Self::BestEffort),
-            "required" => Ok(Self::Required),
-            _ => Err(PolicyError::new("`off`, `best-effort` or `required`", text)),
-        }
-    }
-}
-
-impl fmt::Display for LandlockMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Off => "off",
-            Self::BestEffort => "best-effort",
-            Self::Required => "required",
-        })
-    }
+words! { LandlockMode, "`off`, `best-effort` or `required`":
+    "off" => Off,
+    "best-effort" => BestEffort,
+    "required" => Required,
 }
 
 /// An absolute path that the command is given.

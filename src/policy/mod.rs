@@ -33,6 +33,7 @@ pub(crate) mod special;
 mod tampering;
 mod told;
 mod variables;
+mod words;
 mod write;
 
 pub use allow::{AllowEntry, AllowHost, HostPattern};

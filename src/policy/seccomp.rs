@@ -1,11 +1,8 @@
 //! Which system calls the command may make.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::Serialize;
 
-use super::PolicyError;
+use super::words::words;
 
 /// What is refused to the command besides the sockets that no network namespace holds. `docs/security.md` has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -43,27 +40,10 @@ impl SeccompMode {
     }
 }
 
-impl FromStr for SeccompMode {
-    type Err = PolicyError;
-
-    fn from_str(text: &str) -> Result<Self, PolicyError> {
-        match text {
-            "default" => Ok(Self::Default),
-            "userns" => Ok(Self::Userns),
-            "off" => Ok(Self::Off),
-            _ => Err(PolicyError::new("`default`, `userns` or `off`", text)),
-        }
-    }
-}
-
-impl fmt::Display for SeccompMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Default => "default",
-            Self::Userns => "userns",
-            Self::Off => "off",
-        })
-    }
+words! { SeccompMode, "`default`, `userns` or `off`":
+    "default" => Default,
+    "userns" => Userns,
+    "off" => Off,
 }
 
 #[cfg(test)]

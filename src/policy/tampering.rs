@@ -1,11 +1,8 @@
 //! What is done about somebody who changes the rules of a fence.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::Serialize;
 
-use super::PolicyError;
+use super::words::words;
 
 /// What is done when somebody else than ringfence changes the rules of the fence, on either side. It is told in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
@@ -22,27 +19,10 @@ pub enum OnTampering {
     End,
 }
 
-impl FromStr for OnTampering {
-    type Err = PolicyError;
-
-    fn from_str(text: &str) -> Result<Self, PolicyError> {
-        match text {
-            "report" => Ok(Self::Report),
-            "mend" => Ok(Self::Mend),
-            "end" => Ok(Self::End),
-            _ => Err(PolicyError::new("`report`, `mend` or `end`", text)),
-        }
-    }
-}
-
-impl fmt::Display for OnTampering {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Report => "report",
-            Self::Mend => "mend",
-            Self::End => "end",
-        })
-    }
+words! { OnTampering, "`report`, `mend` or `end`":
+    "report" => Report,
+    "mend" => Mend,
+    "end" => End,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::PolicyError;
 use super::authority::Reason;
+use super::words::words;
 
 /// Where events go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,25 +67,9 @@ pub enum EventsFormat {
     Ocsf,
 }
 
-impl FromStr for EventsFormat {
-    type Err = PolicyError;
-
-    fn from_str(text: &str) -> Result<Self, PolicyError> {
-        match text {
-            "json" => Ok(Self::Json),
-            "ocsf" => Ok(Self::Ocsf),
-            _ => Err(PolicyError::new("`json` or `ocsf`", text)),
-        }
-    }
-}
-
-impl fmt::Display for EventsFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Json => "json",
-            Self::Ocsf => "ocsf",
-        })
-    }
+words! { EventsFormat, "`json` or `ocsf`":
+    "json" => Json,
+    "ocsf" => Ocsf,
 }
 
 /// The file that the policy which an audit has learned is written to.
