@@ -200,16 +200,7 @@ impl Socket {
     /// As [`Self::table`].
     #[doc(alias = "NFTA_TABLE_HANDLE")]
     pub fn table_handle(&mut self, id: &TableId) -> Result<Option<Handle>> {
-        let mut handle = None;
-        let answer = self.ask(Request::table(id), false, |message| {
-            handle = nftables::handle(message).map_err(undecodable)?;
-            Ok(())
-        })?;
-        match answer.refused {
-            None => Ok(handle),
-            Some(refused) if refused.errno == libc::ENOENT => Ok(None),
-            Some(refused) => Err(refusal::of_question(&format!("read table {id}"), &refused)),
-        }
+        self.handle(Request::table(id), &format!("read table {id}"))
     }
 
     /// The number of a chain, by which it is renamed. `None` when it is not there.
@@ -218,15 +209,19 @@ impl Socket {
     ///
     /// As [`Self::table`].
     pub fn chain_handle(&mut self, table: &TableId, chain: &ChainName) -> Result<Option<Handle>> {
+        self.handle(Request::chain(table, chain), &format!("read chain {table} {chain}"))
+    }
+
+    fn handle(&mut self, request: Request, question: &str) -> Result<Option<Handle>> {
         let mut handle = None;
-        let answer = self.ask(Request::chain(table, chain), false, |message| {
+        let answer = self.ask(request, false, |message| {
             handle = nftables::handle(message).map_err(undecodable)?;
             Ok(())
         })?;
         match answer.refused {
             None => Ok(handle),
             Some(refused) if refused.errno == libc::ENOENT => Ok(None),
-            Some(refused) => Err(refusal::of_question(&format!("read chain {table} {chain}"), &refused)),
+            Some(refused) => Err(refusal::of_question(question, &refused)),
         }
     }
 
