@@ -31,9 +31,9 @@ const NEW_USER: u32 = libc::CLONE_NEWUSER.cast_unsigned();
 const TYPES: [u32; 2] = [0x5412, 0x541c];
 
 /// A way into the kernel.
-struct Entry {
-    architecture: u32,
-    numbers: Numbers,
+pub(super) struct Entry {
+    pub architecture: u32,
+    pub numbers: Numbers,
 }
 
 const I386: Entry = Entry { architecture: 0x4000_0003, numbers: Numbers::I386 };
@@ -43,7 +43,7 @@ const ARM: Entry = Entry { architecture: 0x4000_0028, numbers: Numbers::Arm };
 const RISCV64: Entry = Entry { architecture: 0xc000_00f3, numbers: Numbers::Generic };
 
 /// Those of this machine, all others end the program.
-const ENTRIES: &[Entry] = if cfg!(target_arch = "x86_64") {
+pub(super) const ENTRIES: &[Entry] = if cfg!(target_arch = "x86_64") {
     &[X86_64, I386]
 } else if cfg!(target_arch = "aarch64") {
     &[AARCH64, ARM]

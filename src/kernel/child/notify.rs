@@ -12,44 +12,35 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::filter::{ARCHITECTURE, Label, NUMBER, Step, assemble};
+use super::calls::Numbers;
+use super::filter::{ARCHITECTURE, ENTRIES, Label, NUMBER, Step, assemble};
 use super::sys;
 
 /// Halves of the fifth argument of sendto(2), the address, in `struct seccomp_data`.
 const ADDRESS: [u32; 2] = [48, 52];
 
-/// A way into the kernel, and the numbers that its calls have.
-struct Calls {
-    architecture: u32,
-    /// connect, sendmsg, sendmmsg.
-    always: [u32; 3],
-    sendto: u32,
+/// The numbers of connect, sendmsg and sendmmsg, and that of sendto.
+fn told(numbers: Numbers) -> ([u32; 3], u32) {
+    match numbers {
+        Numbers::X86_64 => ([42, 46, 307], 44),
+        Numbers::I386 => ([362, 370, 345], 369),
+        Numbers::Generic => ([203, 211, 269], 206),
+        Numbers::Arm => ([283, 296, 374], 290),
+    }
 }
-
-#[cfg(target_arch = "x86_64")]
-const CALLS: &[Calls] = &[
-    Calls { architecture: 0xc000_003e, always: [42, 46, 307], sendto: 44 },
-    Calls { architecture: 0x4000_0003, always: [362, 370, 345], sendto: 369 },
-];
-#[cfg(target_arch = "aarch64")]
-const CALLS: &[Calls] = &[
-    Calls { architecture: 0xc000_00b7, always: [203, 211, 269], sendto: 206 },
-    Calls { architecture: 0x4000_0028, always: [283, 296, 374], sendto: 290 },
-];
-#[cfg(target_arch = "riscv64")]
-const CALLS: &[Calls] = &[Calls { architecture: 0xc000_00f3, always: [203, 211, 269], sendto: 206 }];
 
 /// Writes the filter.
 pub(super) fn filter() -> Vec<libc::sock_filter> {
     use Step::{AnyBit, Equal, Goto, Load, Place, Return};
     let mut steps = vec![Load(ARCHITECTURE)];
-    steps.extend(CALLS.iter().enumerate().map(|(index, calls)| Equal(calls.architecture, Label::Entry(index))));
+    steps.extend(ENTRIES.iter().enumerate().map(|(index, entry)| Equal(entry.architecture, Label::Entry(index))));
     // The filter of calls ends whoever comes another way.
     steps.push(Goto(Label::Allow));
-    for (index, calls) in CALLS.iter().enumerate() {
+    for (index, entry) in ENTRIES.iter().enumerate() {
+        let (always, sendto) = told(entry.numbers);
         steps.extend([Place(Label::Entry(index)), Load(NUMBER)]);
-        steps.extend(calls.always.map(|number| Equal(number, Label::Notify)));
-        steps.extend([Equal(calls.sendto, Label::Addressed), Goto(Label::Allow)]);
+        steps.extend(always.map(|number| Equal(number, Label::Notify)));
+        steps.extend([Equal(sendto, Label::Addressed), Goto(Label::Allow)]);
     }
     steps.push(Place(Label::Addressed));
     for half in ADDRESS {
@@ -99,6 +90,7 @@ pub(super) fn answer(control: impl AsFd, taken: Result<(), Errno>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::child::filter::Entry;
 
     /// Runs the filter on one system call, whose fifth argument is `address`.
     fn judge(architecture: u32, number: u32, address: u64) -> u32 {
@@ -114,18 +106,18 @@ mod tests {
     #[test]
     fn calls_that_name_an_address_are_told() {
         const TOLD: u32 = libc::SECCOMP_RET_USER_NOTIF;
-        for calls in CALLS {
-            for number in calls.always {
-                assert_eq!(judge(calls.architecture, number, 0), TOLD);
+        for &Entry { architecture, numbers } in ENTRIES {
+            let (always, sendto) = told(numbers);
+            for number in always {
+                assert_eq!(judge(architecture, number, 0), TOLD);
             }
-            assert_eq!(judge(calls.architecture, calls.sendto, 1), TOLD);
-            assert_eq!(judge(calls.architecture, calls.sendto, 1 << 32), TOLD);
-            assert_eq!(judge(calls.architecture, calls.sendto, 0), libc::SECCOMP_RET_ALLOW, "a connected socket's");
-            assert_eq!(judge(calls.architecture, 1, 1), libc::SECCOMP_RET_ALLOW, "another call");
+            assert_eq!(judge(architecture, sendto, 1), TOLD);
+            assert_eq!(judge(architecture, sendto, 1 << 32), TOLD);
+            assert_eq!(judge(architecture, sendto, 0), libc::SECCOMP_RET_ALLOW, "a connected socket's");
+            assert_eq!(judge(architecture, 1, 1), libc::SECCOMP_RET_ALLOW, "another call");
         }
         // These are the numbers of the machine that this was compiled for.
-        let ours = &CALLS[0];
         let known = [libc::SYS_connect, libc::SYS_sendmsg, libc::SYS_sendmmsg].map(|number| number as u32);
-        assert_eq!((ours.always, ours.sendto), (known, libc::SYS_sendto as u32));
+        assert_eq!(told(ENTRIES[0].numbers), (known, libc::SYS_sendto as u32));
     }
 }
