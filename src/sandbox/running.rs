@@ -16,8 +16,7 @@ use crate::kernel::identity::{Logged, Marks, Means, Way};
 use crate::kernel::landlock::Enforcement;
 use crate::kernel::netns::Netns;
 use crate::kernel::nftables;
-use crate::kernel::rtnetlink;
-use crate::kernel::rtnetlink::{Batch, Request};
+use crate::kernel::rtnetlink::{self, Batch, Request};
 use crate::plan::{Plan, ProxyPlan};
 use crate::policy::Policy;
 use crate::proxy::{Proxy, ProxyConfig, Upstream};
@@ -217,30 +216,29 @@ impl Running {
         if self.sandbox.hub.heard() {
             return self.finish().await.1;
         }
-        let (killed, mut ended) = self.kill().await;
-        if let Some(watch) = ended.watch.take() {
+        let (killed, Ended { watch, sandbox, guard, .. }) = self.kill().await;
+        if let Some(watch) = watch {
             watch.stop().await;
         }
-        killed.and(ended.take_down().await)
+        killed.and(take_down(sandbox, guard).await)
     }
 
     /// Kills what still runs, tells every event that still waits, and takes everything down. Gives the summary that closes the streams of
     /// events: with it, what was received and what was lost are what the kernel counted.
     ///
     /// Beside it, the first thing that could not be undone; all else was.
-    pub async fn finish(mut self) -> (Summary, Result<()>) {
-        let rules = std::mem::replace(&mut self.rules, Rules::of([]));
-        let (killed, mut ended) = self.kill().await;
-        let summary = match (ended.watch.take(), ended.sandbox.netns.try_clone()) {
+    pub async fn finish(self) -> (Summary, Result<()>) {
+        let (killed, Ended { watch, sandbox, guard, rules }) = self.kill().await;
+        let summary = match (watch, sandbox.netns.try_clone()) {
             (Some(watch), Ok(netns)) => watch.finish(netns, rules).await,
-            _ => ended.sandbox.hub.summary(),
+            _ => sandbox.hub.summary(),
         };
-        (summary, killed.and(ended.take_down().await))
+        (summary, killed.and(take_down(sandbox, guard).await))
     }
 
     /// Ends every process of the sandbox, the proxy and the resolver.
     async fn kill(self) -> (Result<()>, Ended) {
-        let Self { child, proxy, names, orders, watch, sentinel, sandbox, guard, .. } = self;
+        let Self { child, proxy, names, orders, watch, sentinel, sandbox, guard, rules, .. } = self;
         // Blocks until the last process of the sandbox is gone, and with them their hold on the namespace.
         let killed = tokio::task::spawn_blocking(move || drop(child)).await;
         drop((proxy, names, orders));
@@ -250,7 +248,7 @@ impl Running {
         }
         let killed = killed
             .map_err(|lost| Error::new(ErrorKind::Io, "the thread that ended the command was lost").because(lost));
-        (killed, Ended { watch, sandbox, guard })
+        (killed, Ended { watch, sandbox, guard, rules })
     }
 }
 
@@ -259,21 +257,18 @@ struct Ended {
     watch: Option<Watch>,
     sandbox: Sandbox,
     guard: Option<Guard>,
+    rules: Rules,
 }
 
-impl Ended {
-    async fn take_down(self) -> Result<()> {
-        let Self { watch, mut sandbox, guard } = self;
-        drop(watch);
-        let name = sandbox.name.take();
-        let admission = sandbox.kept.retire();
-        drop(sandbox);
-        let withdrawn = withdraw(name, admission).await;
-        // Last: until here there was something that it would have had to undo.
-        let disarmed = guard.map_or(Ok(()), Guard::disarm);
-        tracing::info!("the sandbox is gone");
-        withdrawn.and(disarmed)
-    }
+async fn take_down(mut sandbox: Sandbox, guard: Option<Guard>) -> Result<()> {
+    let name = sandbox.name.take();
+    let admission = sandbox.kept.retire();
+    drop(sandbox);
+    let withdrawn = withdraw(name, admission).await;
+    // Last: until here there was something that it would have had to undo.
+    let disarmed = guard.map_or(Ok(()), Guard::disarm);
+    tracing::info!("the sandbox is gone");
+    withdrawn.and(disarmed)
 }
 
 /// A task that serves, for as long as this lives.
