@@ -68,8 +68,19 @@ pub(super) struct Sentinel {
 impl Sentinel {
     /// Starts it on the caller's runtime.
     pub(super) fn start(changes: Monitor, sandbox: &Sandbox, child: &Child, verdict: Verdict) -> Result<Self> {
+        // All but the elements, of which there may be many; those that are due are known to `Live`.
+        let Ruleset { tables, chains, objects, flowtables, sets, elements: _, rules } = &sandbox.plan.inside;
+        let want = Ruleset {
+            tables: tables.clone(),
+            chains: chains.clone(),
+            objects: objects.clone(),
+            flowtables: flowtables.clone(),
+            sets: sets.clone(),
+            elements: Vec::new(),
+            rules: rules.clone(),
+        };
         let post = Post {
-            want: Arc::new(Ruleset { elements: Vec::new(), ..sandbox.plan.inside.clone() }),
+            want: Arc::new(want),
             live: sandbox.kept.live().clone(),
             hub: sandbox.hub.clone(),
             killer: child.killer()?,
