@@ -173,7 +173,7 @@ fn replayed(dump: &[Message], without: Option<usize>) -> Result<(), String> {
 }
 
 /// Loads a script, takes it up in each of the ways, and puts it back.
-fn try_ours(script: &Script, ours: bool) -> Outcome {
+fn try_ours(script: &Script) -> Outcome {
     in_namespace(&links(&script.text), || {
         let (started, mut ways) = (Instant::now(), Vec::new());
         if let Err(why) = load(&script.text) {
@@ -181,7 +181,7 @@ fn try_ours(script: &Script, ours: bool) -> Outcome {
         }
         let had = Shot::take();
         let bytes = dump();
-        let saved = ours.then(|| rules(&["save"], None));
+        let saved = rules(&["save"], None);
         let mut back = |way, put: &dyn Fn() -> Result<(), String>| {
             flush();
             ways.push((
@@ -193,12 +193,10 @@ fn try_ours(script: &Script, ours: bool) -> Outcome {
             ));
         };
         back(WAYS[0], &|| replayed(&bytes, None));
-        if let Some(saved) = &saved {
-            back(WAYS[1], &|| {
-                let saved = saved.as_ref().map_err(|why| format!("save: {why}"))?;
-                rules(&["restore"], Some(saved)).map(drop).map_err(|why| format!("restore: {why}"))
-            });
-        }
+        back(WAYS[1], &|| {
+            let saved = saved.as_ref().map_err(|why| format!("save: {why}"))?;
+            rules(&["restore"], Some(saved)).map(drop).map_err(|why| format!("restore: {why}"))
+        });
         let mut minded = BTreeMap::new();
         for (at, asymmetry) in ASYMMETRIES.iter().enumerate() {
             if bytes.clone().iter_mut().any(|message| (asymmetry.mend)(message)) {
@@ -337,8 +335,8 @@ fn every_ruleset_of_the_corpus_comes_back() {
         return;
     }
     let started = Instant::now();
-    let (scripts, ours) = (golden(""), true);
-    let outcomes = in_parallel(&scripts, |script| try_ours(script, ours));
+    let scripts = golden("");
+    let outcomes = in_parallel(&scripts, try_ours);
     report("corpus", &outcomes, started);
     let mut minded: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
     for (at, did) in outcomes.iter().flat_map(|outcome| &outcome.minded) {
@@ -364,13 +362,13 @@ fn large_rulesets_come_back() {
     if !able() {
         return;
     }
-    let (started, ours) = (Instant::now(), true);
+    let started = Instant::now();
     let scripts: Vec<Script> = generate::large()
         .into_iter()
         .map(|(name, text)| Script { name, text })
         .filter(|script| wanted(&script.name))
         .collect();
-    let outcomes = in_parallel(&scripts, |script| try_ours(script, ours));
+    let outcomes = in_parallel(&scripts, try_ours);
     report("large", &outcomes, started);
     hold(&outcomes);
 }
@@ -381,12 +379,12 @@ fn generated_rulesets_come_back() {
         return;
     }
     let seeds: u64 = env::var("RINGFENCE_RULESET_SEEDS").map_or(60, |seeds| seeds.parse().expect("a number of seeds"));
-    let (started, ours) = (Instant::now(), true);
+    let started = Instant::now();
     let scripts: Vec<Script> = (0..seeds)
         .map(|seed| Script { name: format!("seed-{seed}"), text: generate::script(seed) })
         .filter(|script| wanted(&script.name))
         .collect();
-    let outcomes = in_parallel(&scripts, |script| try_ours(script, ours));
+    let outcomes = in_parallel(&scripts, try_ours);
     report("generated", &outcomes, started);
     hold(&outcomes);
 }
@@ -397,10 +395,10 @@ fn what_nft_cannot_say_comes_back() {
     if !able() {
         return;
     }
-    let (started, ours) = (Instant::now(), true);
+    let started = Instant::now();
     let (mut outcomes, mut refused) = (Vec::new(), Vec::new());
     for (name, messages) in beyond::rulesets().into_iter().filter(|(name, _)| wanted(name)) {
-        match in_namespace(&[], || try_messages(name, &messages, ours)) {
+        match in_namespace(&[], || try_messages(name, &messages)) {
             Ok(outcome) => outcomes.push(outcome),
             Err(why) => refused.push(format!("{name}: {why}")),
         }
@@ -441,14 +439,14 @@ fn a_rule_too_large_for_a_dump_is_not_passed_over() {
 }
 
 /// Makes what messages say, takes it up, and puts it back.
-fn try_messages(name: &str, messages: &[Message], ours: bool) -> Result<Outcome, String> {
+fn try_messages(name: &str, messages: &[Message]) -> Result<Outcome, String> {
     let started = Instant::now();
     Netfilter::open().commit(messages).map_err(|refusal| format!("{refusal:?}"))?;
     let bytes = dump();
     let had = raw_lines(&bytes);
     let rules_of = |messages: &[Message]| messages.iter().filter(|message| message.kind == netlink::NEW_RULE).count();
     assert_eq!(rules_of(&bytes), rules_of(messages), "{name}: the dump lacks rules");
-    let saved = ours.then(|| rules(&["save"], None));
+    let saved = rules(&["save"], None);
     let mut ways = Vec::new();
     let mut back = |way, put: &dyn Fn() -> Result<(), String>| {
         flush();
@@ -462,12 +460,10 @@ fn try_messages(name: &str, messages: &[Message], ours: bool) -> Result<Outcome,
         ));
     };
     back(WAYS[0], &|| replayed(&bytes, None));
-    if let Some(saved) = &saved {
-        back(WAYS[1], &|| {
-            let saved = saved.as_ref().map_err(|why| format!("save: {why}"))?;
-            rules(&["restore"], Some(saved)).map(drop).map_err(|why| format!("restore: {why}"))
-        });
-    }
+    back(WAYS[1], &|| {
+        let saved = saved.as_ref().map_err(|why| format!("save: {why}"))?;
+        rules(&["restore"], Some(saved)).map(drop).map_err(|why| format!("restore: {why}"))
+    });
     let rules = messages.iter().filter(|message| message.kind == netlink::NEW_RULE).count();
     Ok(Outcome {
         name: name.to_owned(),
@@ -484,7 +480,7 @@ fn what_a_kernel_need_not_have_comes_back_where_it_has_it() {
     if !able() {
         return;
     }
-    let (started, ours) = (Instant::now(), true);
+    let started = Instant::now();
     let (mut loaded, mut missing) = (Vec::new(), Vec::new());
     for script in golden("unsupported") {
         match in_namespace(&links(&script.text), || load(&script.text)) {
@@ -493,7 +489,7 @@ fn what_a_kernel_need_not_have_comes_back_where_it_has_it() {
         }
     }
     tell(&format!("SKIPPED rulesets, because this kernel has nothing to run them: {missing:?}"));
-    let outcomes = in_parallel(&loaded, |script| try_ours(script, ours));
+    let outcomes = in_parallel(&loaded, try_ours);
     report("corpus, for other kernels", &outcomes, started);
     hold(&outcomes);
 }
@@ -530,7 +526,7 @@ fn rulesets_from_elsewhere_come_back() {
         tell(&format!("refused by nft(8): {refused:#?}"));
     }
     tell(&format!("{} loaded, {} refused by nft(8)", scripts.len(), refused.len()));
-    let outcomes = in_parallel(&scripts, |script| try_ours(script, true));
+    let outcomes = in_parallel(&scripts, try_ours);
     report("from elsewhere", &outcomes, started);
     hold(&outcomes);
     hold_listed("from elsewhere", &scripts, 99);
@@ -558,7 +554,7 @@ fn every_rule_comes_back() {
     let mut scripts = rules::apart();
     scripts.push(rules::drawn());
     scripts.retain(|script| wanted(&script.name));
-    let outcomes = in_parallel(&scripts, |script| try_ours(script, true));
+    let outcomes = in_parallel(&scripts, try_ours);
     report("rules", &outcomes, started);
     hold(&outcomes);
 }
