@@ -2,13 +2,12 @@
 
 /// The known word nearest to a wrong one, where it is near enough to be meant.
 pub(super) fn nearest(wrong: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
-    // Nobody mistypes a word of that length, and distance costs length times length.
-    const LONGEST: usize = 64;
-    if wrong.len() > LONGEST {
-        return None;
-    }
-    let (distance, word) = known.into_iter().map(|word| (strsim::osa_distance(wrong, word), word)).min()?;
-    (distance * 3 <= word.len().max(3)).then_some(word)
+    let near = |distance: usize, word: &str| distance * 3 <= word.len().max(3);
+    // Distance costs length times length, and is not less than the difference of the two.
+    let length = wrong.chars().count();
+    let alike = known.into_iter().filter(|word| near(length.abs_diff(word.len()), word));
+    let (distance, word) = alike.map(|word| (strsim::osa_distance(wrong, word), word)).min()?;
+    near(distance, word).then_some(word)
 }
 
 #[cfg(test)]
