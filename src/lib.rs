@@ -35,6 +35,8 @@ pub use sandbox::{
 #[cfg(feature = "sandbox")]
 #[doc(hidden)]
 pub mod parsers {
-    pub use crate::kernel::identity::read_record;
-    pub use crate::sandbox::read_order;
+    pub use crate::kernel::identity::{read_process, read_record};
+    pub use crate::kernel::userns::identity_map;
+    pub use crate::proxy::{Opening, edit_body, read_hello};
+    pub use crate::sandbox::{read_answer, read_order};
 }

@@ -87,8 +87,8 @@ macro_rules! replays {
     };
 }
 
-replays!(netlink nftables transaction ruleset json policy toml variables passwd proxy secrets packet nflog dns btf conntrack inet_diag netfilter
-    rtnetlink order record learn);
+replays!(netlink nftables transaction ruleset json policy toml variables passwd proxy secrets hello rewrite packet nflog dns btf conntrack inet_diag netfilter
+    rtnetlink order answer record process learn);
 
 /// Hands a target pseudo-random bytes: xorshift, the same on every machine.
 fn draw(times: usize, target: impl Fn(&[u8])) {

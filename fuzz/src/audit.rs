@@ -1,12 +1,12 @@
 //! What becomes of what was refused: records of who sent it, reports, OCSF, and the policy that an audit learns.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arbitrary::{Result, Unstructured};
 use ringfence::audit::hint::{Scene, advice};
 use ringfence::audit::{Ancestor, Attempt, Event, Identity, Process, Report, learned};
-use ringfence::parsers::read_record;
+use ringfence::parsers::{read_process, read_record};
 use ringfence::policy::{Layer, Policy, Settings};
 use ringfence::wire::{netlink, nflog};
 
@@ -17,6 +17,33 @@ const LONGEST: usize = 40;
 pub fn record(bytes: &[u8]) {
     for text in read_record(bytes) {
         assert!(!text.contains('\0'), "{text:?}");
+    }
+}
+
+/// What the kernel writes into `stat` and `status` of a process whose name is made up: whatever it is, the numbers behind it are those of the
+/// process. And whatever stands in its files, which are parted by a byte that text does not have, texts end where they end.
+pub fn process(bytes: &[u8]) {
+    let mut parts = bytes.splitn(4, |byte| *byte == 0xff);
+    let [name, status, cmdline, cgroup] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    let anything = read_process([name, status, cmdline, cgroup]);
+    assert!(anything.argv.iter().flatten().all(|argument| !argument.contains('\0')), "{anything:?}");
+    assert!(anything.cgroup.iter().all(|path| !path.contains('\n')), "{anything:?}");
+    // proc_pid_stat(5): the name as it is, between brackets. proc_pid_status(5): line ends and backslashes escaped.
+    let stat = [b"77 (", name, b") S 41 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 1 1\n"].concat();
+    let escaped: Vec<u8> = name.iter().flat_map(|byte| escape(*byte)).collect();
+    let numbers = b"\nUmask:\t0022\nTgid:\t77\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nNSpid:\t77\t9\n";
+    let status = [b"Name:\t", &escaped[..], numbers].concat();
+    let process = read_process([&stat, &status, cmdline, cgroup]);
+    let told = (process.pid, process.ns_pid, process.uid, process.gid, process.start_time, process.ancestors[0].pid);
+    let start = Some(Duration::from_millis(42_420));
+    assert_eq!(told, (77, Some(9), Some(2), Some(6), start, 41), "{}", name.escape_ascii());
+}
+
+fn escape(byte: u8) -> Vec<u8> {
+    match byte {
+        b'\n' => br"\n".to_vec(),
+        b'\\' => br"\\".to_vec(),
+        byte => vec![byte],
     }
 }
 

@@ -10,24 +10,26 @@ mod kernel;
 mod netfilter;
 mod proxy;
 mod secrets;
+mod stream;
 mod text;
 mod transaction;
 
-pub use audit::{learn, record};
+pub use audit::{learn, process, record};
 pub use bytes::{btf, conntrack, inet_diag, netlink, nflog, nftables, packet, rtnetlink};
 pub use dns::dns;
 pub use kernel::ruleset;
 pub use netfilter::netfilter;
 pub use proxy::proxy;
 pub use secrets::secrets;
-pub use text::{json, order, passwd, policy, toml, variables};
+pub use stream::{hello, rewrite};
+pub use text::{answer, json, order, passwd, policy, toml, variables};
 pub use transaction::transaction;
 
 /// What a target does with its bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 22] = [
+pub const TARGETS: [(&str, Target); 26] = [
     ("netlink", netlink),
     ("nftables", nftables),
     ("transaction", transaction),
@@ -39,6 +41,8 @@ pub const TARGETS: [(&str, Target); 22] = [
     ("passwd", passwd),
     ("proxy", proxy),
     ("secrets", secrets),
+    ("hello", hello),
+    ("rewrite", rewrite),
     ("packet", packet),
     ("nflog", nflog),
     ("dns", dns),
@@ -48,6 +52,8 @@ pub const TARGETS: [(&str, Target); 22] = [
     ("netfilter", netfilter),
     ("rtnetlink", rtnetlink),
     ("order", order),
+    ("answer", answer),
     ("record", record),
+    ("process", process),
     ("learn", learn),
 ];

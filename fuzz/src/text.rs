@@ -12,7 +12,7 @@ use ringfence::kernel::identity::Way;
 use ringfence::kernel::passwd::Account;
 use ringfence::link::VethPair;
 use ringfence::nft::{InterfaceName, Ruleset};
-use ringfence::parsers::read_order;
+use ringfence::parsers::{identity_map, read_answer, read_order};
 use ringfence::plan::{Format, HostView, Plan};
 use ringfence::policy::*;
 use ringfence::wire::nftables;
@@ -98,6 +98,22 @@ pub fn order(bytes: &[u8]) {
         let line = error.chain().to_string();
         assert!(!line.contains(char::is_control), "{line:?}");
     }
+}
+
+/// Reads what answers to the name of a sandbox, and a user namespace's map. An error is one line; every number of a map is given to itself.
+pub fn answer(bytes: &[u8]) {
+    let name: SandboxName = "box".parse().expect("a name");
+    if let Err(error) = read_answer(&name, bytes) {
+        let line = error.chain();
+        assert!(!line.contains(char::is_control), "{line:?}");
+    }
+    let Some((map, last)) = std::str::from_utf8(bytes).ok().and_then(identity_map) else { return };
+    let lines = map.lines().map(|line| line.split(' ').map(|number| number.parse().expect("a number")).collect());
+    let lasts = lines.map(|line: Vec<u32>| {
+        assert!(line.len() == 3 && line[0] == line[1] && line[2] > 0, "{map}");
+        line[0].checked_add(line[2] - 1).expect("a number that there is")
+    });
+    assert_eq!(lasts.max(), Some(last));
 }
 
 /// Reads the environment: one value a line, in the order of the variables' names.

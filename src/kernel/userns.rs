@@ -250,8 +250,8 @@ struct Maps {
 
 impl Maps {
     fn read(proc: &OwnedFd) -> rustix::io::Result<Self> {
-        let (users, owner) = identity(&read(proc, "self/uid_map")?).ok_or(Errno::INVAL)?;
-        let (groups, _) = identity(&read(proc, "self/gid_map")?).ok_or(Errno::INVAL)?;
+        let (users, owner) = identity_map(&read(proc, "self/uid_map")?).ok_or(Errno::INVAL)?;
+        let (groups, _) = identity_map(&read(proc, "self/gid_map")?).ok_or(Errno::INVAL)?;
         Ok(Self { users, groups, owner })
     }
 
@@ -284,7 +284,8 @@ fn read(proc: &OwnedFd, path: &str) -> rustix::io::Result<String> {
 
 /// The map that gives every number of `own` to itself, and the last of these numbers. `own` is a `uid_map` or `gid_map` as its user namespace
 /// sees it: first number inside, first number outside, count.
-fn identity(own: &str) -> Option<(String, u32)> {
+#[doc(hidden)]
+pub fn identity_map(own: &str) -> Option<(String, u32)> {
     let mut map = String::new();
     let mut last = None;
     for line in own.lines() {
@@ -306,12 +307,14 @@ mod tests {
 
     #[test]
     fn the_map_gives_every_number_to_itself() {
-        let of = |own: &str| identity(own);
-        assert_eq!(of("         0          0 4294967295\n"), Some(("0 0 4294967295\n".to_owned(), 4_294_967_294)));
+        assert_eq!(
+            identity_map("         0          0 4294967295\n"),
+            Some(("0 0 4294967295\n".to_owned(), 4_294_967_294))
+        );
         let nested = "         0       1000          1\n         1     100000      65536\n";
-        assert_eq!(of(nested), Some(("0 0 1\n1 1 65536\n".to_owned(), 65536)));
+        assert_eq!(identity_map(nested), Some(("0 0 1\n1 1 65536\n".to_owned(), 65536)));
         for bad in ["", "0 0\n", "0 0 1 1\n", "0 0 -1\n", "0 0 0\n", "4294967295 0 2\n", "a b c\n"] {
-            assert_eq!(of(bad), None, "{bad:?}");
+            assert_eq!(identity_map(bad), None, "{bad:?}");
         }
     }
 }

@@ -14,8 +14,9 @@ use crate::policy::DnsName;
 const LONGEST: usize = 64 * 1024;
 
 /// What the first bytes of a client are.
+#[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Opening {
+pub enum Opening {
     /// Not enough to tell.
     More,
     /// No TLS.
@@ -30,7 +31,8 @@ pub(super) enum Opening {
 ///
 /// # References
 /// RFC 8446, sections 4.1.2 and 5.1; RFC 6066, section 3
-pub(super) fn read(bytes: &[u8]) -> Opening {
+#[doc(hidden)]
+pub fn read(bytes: &[u8]) -> Opening {
     match bytes {
         [] | [0x16] => return Opening::More,
         [0x16, 3, ..] => {}

@@ -72,8 +72,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use decide::DenialReason;
+#[doc(hidden)]
+pub use hello::{Opening, read as read_hello};
 pub use interception::{Interception, Roots};
 pub use resolve::{FixedResolver, Resolve, SystemResolver};
+#[doc(hidden)]
+pub use rewrite::edit_body;
 pub use secret::{Secret, SecretError};
 
 use crate::policy::{AllowEntry, Host, ProxyUrl, SniCheck};

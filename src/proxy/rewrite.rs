@@ -209,6 +209,36 @@ impl Rewriter {
     }
 }
 
+/// Edits a body as it comes, in these pieces: puts values in for the placeholders of `all`, or takes them out again. For the fuzz targets, which
+/// have no connection.
+#[doc(hidden)]
+pub fn edit_body(all: &Arc<[Secret]>, escape: Option<&str>, pieces: &[&[u8]]) -> Result<Vec<u8>, String> {
+    let edit = match escape {
+        Some(kind) => {
+            let escape = self::escape(&HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().map_err(|_| kind)?)]));
+            Edit::Put(Put { all: all.clone(), here: vec![true; all.len()], escape })
+        }
+        None => {
+            let mut hide = Hide::default();
+            all.iter().for_each(|secret| hide.secret(secret));
+            Edit::Hide(hide)
+        }
+    };
+    let mut rewriter = Rewriter::new(edit);
+    let mut out = Vec::new();
+    let ends = std::iter::repeat_n(false, pieces.len()).chain([true]);
+    for (piece, last) in pieces.iter().chain([&&[][..]]).zip(ends) {
+        let mut piece = Bytes::copy_from_slice(piece);
+        loop {
+            out.extend(rewriter.push(std::mem::take(&mut piece), last).map_err(|stray| stray.to_string())?);
+            if !rewriter.more() {
+                break;
+            }
+        }
+    }
+    Ok(out)
+}
+
 /// Where something stands, and what is put in its place.
 struct Replacement {
     at: Range<usize>,

@@ -346,17 +346,25 @@ impl RemoteControl {
             Read::by_ref(&mut stream).take(2 * LONGEST as u64).read_to_end(&mut answer)?;
             if answer.is_empty() { written.map(|()| answer) } else { Ok(answer) }
         };
-        let answer: Answer = serde_json::from_slice(&answered().map_err(lost)?).map_err(|error| lost(error.into()))?;
-        match answer {
-            Answer { error: Some(error), hint, .. } => {
-                let error = Error::new(ErrorKind::Policy, format!("sandbox `{name}`: {error}"));
-                Err(match hint {
-                    Some(hint) => error.hint(hint),
-                    None => error,
-                })
-            }
-            Answer { policy: Some(policy), .. } => Ok(policy),
-            _ => Err(Error::new(ErrorKind::Decode, format!("the sandbox `{name}` gave no answer"))),
+        read_answer(name, &answered().map_err(lost)?)
+    }
+}
+
+/// Reads what a sandbox answers: its policy, or why not. Public for the fuzz targets, which have no sandbox.
+#[doc(hidden)]
+pub fn read_answer(name: &SandboxName, answer: &[u8]) -> Result<String> {
+    let answer = serde_json::from_slice(answer).map_err(|error| {
+        Error::new(ErrorKind::Decode, format!("the answer of the sandbox `{name}` can't be read")).because(error)
+    })?;
+    match answer {
+        Answer { error: Some(error), hint, .. } => {
+            let error = Error::new(ErrorKind::Policy, format!("sandbox `{name}`: {error}"));
+            Err(match hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            })
         }
+        Answer { policy: Some(policy), .. } => Ok(policy),
+        _ => Err(Error::new(ErrorKind::Decode, format!("the sandbox `{name}` gave no answer"))),
     }
 }

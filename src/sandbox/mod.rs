@@ -47,7 +47,7 @@ use crate::{Error, ErrorKind, Result};
 pub use command::Command;
 pub use control::RemoteControl;
 #[doc(hidden)]
-pub use control::read_order;
+pub use control::{read_answer, read_order};
 pub use counters::{Counted, Counters};
 pub use host::Host;
 pub use live::{Control, Entry};

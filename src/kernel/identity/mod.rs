@@ -26,6 +26,8 @@ mod watch;
 
 pub use marks::Marks;
 pub use means::{Means, Nobody, Way};
+#[doc(hidden)]
+pub use process::read_process;
 pub use program::{Logged, Program};
 #[doc(hidden)]
 pub use ring::read_record;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -101,12 +102,8 @@ impl Running {
     }
 
     /// A number of its `stat` file, counted from the state, which is 1.
-    pub fn stat<T: std::str::FromStr>(&self, field: usize) -> Option<T> {
-        let stat = self.read("stat")?;
-        // The name before it may hold anything, brackets too.
-        let after = stat.iter().rposition(|byte| *byte == b')')?;
-        let text = std::str::from_utf8(stat.get(after + 1..)?).ok()?;
-        text.split_ascii_whitespace().nth(field - 1)?.parse().ok()
+    pub fn stat<T: FromStr>(&self, field: usize) -> Option<T> {
+        field_of(&self.read("stat")?, field)
     }
 
     /// The path of what it executes, if that is still the file with this inode.
@@ -141,9 +138,25 @@ impl Running {
 
     /// Path of its cgroup.
     pub fn cgroup(&self) -> Option<String> {
-        let file = String::from_utf8(self.read("cgroup")?).ok()?;
-        file.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+        cgroup_of(self.read("cgroup")?)
     }
+}
+
+fn field_of<T: FromStr>(stat: &[u8], field: usize) -> Option<T> {
+    // The name before it may hold anything, brackets too.
+    let after = stat.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(stat.get(after + 1..)?).ok()?;
+    text.split_ascii_whitespace().nth(field.checked_sub(1)?)?.parse().ok()
+}
+
+fn start_of(stat: &[u8]) -> Option<Duration> {
+    let nanoseconds = field_of::<u128>(stat, 20)?.checked_mul(TICK)?;
+    Some(Duration::from_nanos(nanoseconds.try_into().ok()?))
+}
+
+fn cgroup_of(file: Vec<u8>) -> Option<String> {
+    let file = String::from_utf8(file).ok()?;
+    file.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
 /// Processes that are looked at while they wait.
@@ -202,33 +215,36 @@ impl Callers {
 struct Status(String);
 
 impl Status {
+    fn of(file: &[u8]) -> Self {
+        // A name may hold bytes that are no text.
+        Self(String::from_utf8_lossy(file).into_owned())
+    }
+
     fn words(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
         let line = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.unwrap_or_default().split_ascii_whitespace()
     }
 
-    fn number<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+    fn number<T: FromStr>(&self, name: &str) -> Option<T> {
         self.words(name).next()?.parse().ok()
     }
 
-    fn second<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+    fn second<T: FromStr>(&self, name: &str) -> Option<T> {
         self.words(name).nth(1)?.parse().ok()
     }
 
-    fn last<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+    fn last<T: FromStr>(&self, name: &str) -> Option<T> {
         self.words(name).next_back()?.parse().ok()
     }
 }
 
 impl Running {
     fn status(&self) -> Option<Status> {
-        // A name may hold bytes that are no text.
-        self.read("status").map(|bytes| Status(String::from_utf8_lossy(&bytes).into_owned()))
+        self.read("status").map(|file| Status::of(&file))
     }
 
     fn start_time(&self) -> Option<Duration> {
-        let nanoseconds = self.start_ticks()?.checked_mul(TICK)?;
-        Some(Duration::from_nanos(nanoseconds.try_into().ok()?))
+        start_of(&self.read("stat")?)
     }
 
     fn comm(&self) -> Option<String> {
@@ -262,6 +278,23 @@ impl Running {
             parent = running.stat(2);
         }
         ancestors
+    }
+}
+
+/// Reads what `/proc` says of a process: `stat`, `status`, `cmdline`, `cgroup`. For the fuzz targets, which have no process.
+#[doc(hidden)]
+pub fn read_process([stat, status, cmdline, cgroup]: [&[u8]; 4]) -> Process {
+    let status = Status::of(status);
+    Process {
+        pid: status.number("Tgid").unwrap_or_default(),
+        ns_pid: status.last("NSpid"),
+        start_time: start_of(stat),
+        argv: Some(arguments(cmdline)),
+        uid: status.second("Uid"),
+        gid: status.second("Gid"),
+        cgroup: cgroup_of(cgroup.to_vec()),
+        ancestors: vec![Ancestor { pid: field_of(stat, 2).unwrap_or_default(), ..Ancestor::default() }],
+        ..Process::default()
     }
 }
 
