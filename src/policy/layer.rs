@@ -9,65 +9,121 @@ use super::{
     SandboxName, SeccompMode, SniCheck, Sourced, Transport, User,
 };
 
-/// A thing that can be said: a flag `--NAME`, or a key `NAME` of a policy file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Key {
+/// Makes of one table of keys, in the order of the command line's help, all that there is for each of them: its variant and name, its place in a
+/// layer, and how its text is read.
+macro_rules! keys {
+    ($($(#[$doc:meta])* $key:ident $name:literal, $field:ident: $arity:ident<$type:ty>, $add:ident($parse:expr);)+) => {
+        /// A thing that can be said: a flag `--NAME`, or a key `NAME` of a policy file.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Key {
+            $($(#[$doc])* $key,)+
+        }
+
+        impl Key {
+            /// All of them, in the order of the command line's help.
+            pub const ALL: [Key; [$(Key::$key),+].len()] = [$(Key::$key),+];
+
+            /// Its name in a policy file; with `--` in front, its flag.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Key::$key => $name,)+
+                }
+            }
+
+            pub(super) const fn arity(self) -> Arity {
+                match self {
+                    $(Key::$key => Arity::$arity,)+
+                }
+            }
+        }
+
+        /// Everything that one source says, parsed, each value with its origin.
+        ///
+        /// A key that was not given is told apart from one that was given an empty list.
+        #[derive(Debug, Clone, PartialEq, Eq, Default)]
+        pub struct Layer {
+            $(pub(super) $field: $arity<$type>,)+
+            entries: usize,
+        }
+
+        impl Layer {
+            fn read(&mut self, key: Key, text: &str, origin: &Origin) -> Result<(), PolicyError> {
+                match key {
+                    $(Key::$key => $add(&mut self.$field, key, &mut self.entries, text, origin, $parse),)+
+                }
+            }
+
+            /// Says that a list was given, if only an empty one. Does nothing to a key that is no list.
+            pub(super) fn declare(&mut self, key: Key) {
+                match key {
+                    $(Key::$key => self.$field.declare(),)+
+                }
+            }
+
+            fn each_over(self, weaker: Layer) -> Layer {
+                Layer { $($field: self.$field.or(weaker.$field),)+ entries: 0 }
+            }
+        }
+    };
+}
+
+keys! {
     /// Destinations that the built-in proxy lets through. Repeatable.
-    Allow,
+    Allow "allow", allow: Many<AllowEntry>, split(AllowEntry::from_str);
     /// Secrets that the built-in proxy puts into requests. Repeatable, and not separated by commas.
-    Credential,
+    Credential "credential", credential: Many<Credential>, whole(Credential::from_str);
     /// Whether TLS in a tunnel must be for the host that the tunnel leads to.
-    Sni,
+    Sni "sni", sni: One<SniCheck>, once(SniCheck::from_str);
     /// An HTTP proxy, reached from the host.
-    Proxy,
+    Proxy "proxy", proxy: One<ProxyUrl>, once(ProxyUrl::from_str);
     /// A proxy that the sandbox reaches itself.
-    ProxyAt,
+    ProxyAt "proxy-at", proxy_at: One<ProxyAt>, once(ProxyAt::from_str);
     /// Direct TCP endpoints. Repeatable.
-    Direct,
+    Direct "direct", direct: Many<Endpoint>, split(|item| Endpoint::parse(item, Transport::Tcp));
     /// Direct UDP endpoints. Repeatable.
-    DirectUdp,
+    DirectUdp "direct-udp", direct_udp: Many<Endpoint>, split(|item| Endpoint::parse(item, Transport::Udp));
     /// Hosts whose TCP port 443 is a direct endpoint. Repeatable.
-    DirectHost,
+    DirectHost "direct-host", direct_host: Many<Endpoint>, split(Endpoint::parse_host);
     /// Who answers questions about names.
-    Dns,
+    Dns "dns", dns: One<DnsMode>, once(DnsMode::from_str);
     /// How long an address of a direct name stays open after its answer has run out.
-    DnsGrace,
+    DnsGrace "dns-grace", dns_grace: One<DnsGrace>, once(DnsGrace::from_str);
     /// Names whose addresses may be private, though they look public. Repeatable.
-    PrivateName,
+    PrivateName "private-name", private_name: Many<HostPattern>, split(HostPattern::from_str);
     /// Let everything pass, and log it.
-    Audit,
+    Audit "audit", audit: Switch<bool>, once(switch);
     /// What is done about somebody who changes the rules.
-    Tampering,
+    Tampering "tampering", tampering: One<OnTampering>, once(OnTampering::from_str);
     /// Where addresses come from. Repeatable.
-    Pool,
+    Pool "pool", pool: Many<PoolPrefix>, split(PoolPrefix::from_str);
     /// As whom the command runs.
-    User,
+    User "user", user: One<User>, once(User::from_str);
     /// Variables of the command. Repeatable, and not separated by commas.
-    Env,
+    Env "env", env: Many<EnvVar>, whole(EnvVar::from_str);
     /// What the sandbox is called.
-    Name,
+    Name "name", name: One<SandboxName>, once(SandboxName::from_str);
     /// Stay in the caller's PID namespace.
-    SharePid,
+    SharePid "share-pid", share_pid: Switch<bool>, once(switch);
     /// Keep no capability.
-    DropCaps,
+    DropCaps "drop-caps", drop_caps: Switch<bool>, once(switch);
     /// Keep these capabilities. Repeatable.
-    KeepCaps,
+    KeepCaps "keep-caps", keep_caps: Many<Capability>, split(Capability::from_str);
     /// Whether Landlock keeps the command from files.
-    Landlock,
+    Landlock "landlock", landlock: One<LandlockMode>, once(LandlockMode::from_str);
     /// Files and directories to read. Repeatable, and not separated by commas.
-    Ro,
+    Ro "ro", ro: Many<FilePath>, whole(FilePath::from_str);
     /// Files and directories to write. Repeatable, and not separated by commas.
-    Rw,
+    Rw "rw", rw: Many<FilePath>, whole(FilePath::from_str);
     /// Which system calls are refused.
-    Seccomp,
+    Seccomp "seccomp", seccomp: One<SeccompMode>, once(SeccompMode::from_str);
     /// Where events go.
-    Events,
+    Events "events", events: One<EventsTo>, once(EventsTo::from_str);
     /// In which words.
-    EventsFormat,
+    EventsFormat "events-format", events_format: One<EventsFormat>, once(EventsFormat::from_str);
     /// Where metrics are found.
-    Metrics,
+    Metrics "metrics", metrics: One<MetricsTo>, once(MetricsTo::from_str);
     /// Where the policy is written that an audit has learned.
-    Learn,
+    Learn "learn", learn: One<LearnTo>, once(LearnTo::from_str);
 }
 
 /// How often a key takes a value, and of which type.
@@ -78,96 +134,29 @@ pub(super) enum Arity {
     Many,
 }
 
-impl Key {
-    /// All of them, in the order of the command line's help.
-    pub const ALL: [Key; 28] = [
-        Key::Allow,
-        Key::Credential,
-        Key::Sni,
-        Key::Proxy,
-        Key::ProxyAt,
-        Key::Direct,
-        Key::DirectUdp,
-        Key::DirectHost,
-        Key::Dns,
-        Key::DnsGrace,
-        Key::PrivateName,
-        Key::Audit,
-        Key::Tampering,
-        Key::Pool,
-        Key::User,
-        Key::Env,
-        Key::Name,
-        Key::SharePid,
-        Key::DropCaps,
-        Key::KeepCaps,
-        Key::Landlock,
-        Key::Ro,
-        Key::Rw,
-        Key::Seccomp,
-        Key::Events,
-        Key::EventsFormat,
-        Key::Metrics,
-        Key::Learn,
-    ];
+type One<T> = Option<Sourced<T>>;
+type Switch<T> = One<T>;
+type Many<T> = Option<Vec<Sourced<T>>>;
 
-    /// Its name in a policy file; with `--` in front, its flag.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Key::Allow => "allow",
-            Key::Credential => "credential",
-            Key::Sni => "sni",
-            Key::Proxy => "proxy",
-            Key::ProxyAt => "proxy-at",
-            Key::Direct => "direct",
-            Key::DirectUdp => "direct-udp",
-            Key::DirectHost => "direct-host",
-            Key::Dns => "dns",
-            Key::DnsGrace => "dns-grace",
-            Key::PrivateName => "private-name",
-            Key::Audit => "audit",
-            Key::Tampering => "tampering",
-            Key::Pool => "pool",
-            Key::User => "user",
-            Key::Env => "env",
-            Key::Name => "name",
-            Key::SharePid => "share-pid",
-            Key::DropCaps => "drop-caps",
-            Key::KeepCaps => "keep-caps",
-            Key::Landlock => "landlock",
-            Key::Ro => "ro",
-            Key::Rw => "rw",
-            Key::Seccomp => "seccomp",
-            Key::Events => "events",
-            Key::EventsFormat => "events-format",
-            Key::Metrics => "metrics",
-            Key::Learn => "learn",
-        }
+/// What a layer has for a key.
+trait Slot {
+    /// Makes an empty list of no list.
+    fn declare(&mut self);
+}
+
+impl<T> Slot for One<T> {
+    fn declare(&mut self) {}
+}
+
+impl<T> Slot for Many<T> {
+    fn declare(&mut self) {
+        self.get_or_insert_default();
     }
+}
 
+impl Key {
     pub(super) fn named(name: &str) -> Option<Key> {
         Key::ALL.into_iter().find(|key| key.name() == name)
-    }
-
-    pub(super) const fn arity(self) -> Arity {
-        match self {
-            Key::Audit | Key::SharePid | Key::DropCaps => Arity::Switch,
-            Key::Sni | Key::Proxy | Key::ProxyAt | Key::Dns | Key::DnsGrace | Key::User | Key::Name | Key::Landlock => {
-                Arity::One
-            }
-            Key::Seccomp | Key::Events | Key::EventsFormat | Key::Metrics | Key::Learn | Key::Tampering => Arity::One,
-            Key::Allow
-            | Key::Credential
-            | Key::Direct
-            | Key::DirectUdp
-            | Key::DirectHost
-            | Key::PrivateName
-            | Key::Pool
-            | Key::Env
-            | Key::KeepCaps
-            | Key::Ro
-            | Key::Rw => Arity::Many,
-        }
     }
 }
 
@@ -175,42 +164,6 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// Everything that one source says, parsed, each value with its origin.
-///
-/// A key that was not given is told apart from one that was given an empty list.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Layer {
-    pub(super) allow: Option<Vec<Sourced<AllowEntry>>>,
-    pub(super) credential: Option<Vec<Sourced<Credential>>>,
-    pub(super) sni: Option<Sourced<SniCheck>>,
-    pub(super) proxy: Option<Sourced<ProxyUrl>>,
-    pub(super) proxy_at: Option<Sourced<ProxyAt>>,
-    pub(super) direct: Option<Vec<Sourced<Endpoint>>>,
-    pub(super) direct_udp: Option<Vec<Sourced<Endpoint>>>,
-    pub(super) direct_host: Option<Vec<Sourced<Endpoint>>>,
-    pub(super) dns: Option<Sourced<DnsMode>>,
-    pub(super) dns_grace: Option<Sourced<DnsGrace>>,
-    pub(super) private_name: Option<Vec<Sourced<HostPattern>>>,
-    pub(super) audit: Option<Sourced<bool>>,
-    pub(super) tampering: Option<Sourced<OnTampering>>,
-    pub(super) pool: Option<Vec<Sourced<PoolPrefix>>>,
-    pub(super) user: Option<Sourced<User>>,
-    pub(super) env: Option<Vec<Sourced<EnvVar>>>,
-    pub(super) name: Option<Sourced<SandboxName>>,
-    pub(super) share_pid: Option<Sourced<bool>>,
-    pub(super) drop_caps: Option<Sourced<bool>>,
-    pub(super) keep_caps: Option<Vec<Sourced<Capability>>>,
-    pub(super) landlock: Option<Sourced<LandlockMode>>,
-    pub(super) ro: Option<Vec<Sourced<FilePath>>>,
-    pub(super) rw: Option<Vec<Sourced<FilePath>>>,
-    pub(super) seccomp: Option<Sourced<SeccompMode>>,
-    pub(super) events: Option<Sourced<EventsTo>>,
-    pub(super) events_format: Option<Sourced<EventsFormat>>,
-    pub(super) metrics: Option<Sourced<MetricsTo>>,
-    pub(super) learn: Option<Sourced<LearnTo>>,
-    entries: usize,
 }
 
 impl Layer {
@@ -232,145 +185,43 @@ impl Layer {
 
     /// Parses a value of that key and adds it to what the layer says.
     ///
-    /// Lists take several entries separated by commas (`env`, `ro` and `rw` do not, for a comma may be part of theirs), and grow
+    /// Lists take several entries separated by commas (`credential`, `env`, `ro` and `rw` do not, for a comma may be part of theirs), and grow
     /// with each call; switches take `true` and `false`.
     ///
     /// # Errors
     /// A value that does not parse, an empty entry of a list, a second and different value where there can be one, and
     /// the entry after [`MAX_ENTRIES`](Self::MAX_ENTRIES).
     pub fn add(&mut self, key: Key, text: &str, origin: &Origin) -> Result<(), PolicyError> {
-        let entries = &mut self.entries;
-        let added = match key {
-            Key::Allow => many(&mut self.allow, entries, text, origin, AllowEntry::from_str),
-            Key::Credential => text.parse().and_then(|credential| self.push_credential(credential, origin)),
-            Key::Sni => one(&mut self.sni, key, text, origin, SniCheck::from_str),
-            Key::Proxy => one(&mut self.proxy, key, text, origin, ProxyUrl::from_str),
-            Key::ProxyAt => one(&mut self.proxy_at, key, text, origin, ProxyAt::from_str),
-            Key::Direct => many(&mut self.direct, entries, text, origin, |item| Endpoint::parse(item, Transport::Tcp)),
-            Key::DirectUdp => {
-                many(&mut self.direct_udp, entries, text, origin, |item| Endpoint::parse(item, Transport::Udp))
-            }
-            Key::DirectHost => many(&mut self.direct_host, entries, text, origin, Endpoint::parse_host),
-            Key::Dns => one(&mut self.dns, key, text, origin, DnsMode::from_str),
-            Key::DnsGrace => one(&mut self.dns_grace, key, text, origin, DnsGrace::from_str),
-            Key::PrivateName => many(&mut self.private_name, entries, text, origin, HostPattern::from_str),
-            Key::Audit => one(&mut self.audit, key, text, origin, switch),
-            Key::Tampering => one(&mut self.tampering, key, text, origin, OnTampering::from_str),
-            Key::Pool => many(&mut self.pool, entries, text, origin, PoolPrefix::from_str),
-            Key::User => one(&mut self.user, key, text, origin, User::from_str),
-            Key::Env => text.parse().and_then(|variable| self.push_env(variable, origin)),
-            Key::Name => one(&mut self.name, key, text, origin, SandboxName::from_str),
-            Key::SharePid => one(&mut self.share_pid, key, text, origin, switch),
-            Key::DropCaps => one(&mut self.drop_caps, key, text, origin, switch),
-            Key::KeepCaps => many(&mut self.keep_caps, entries, text, origin, Capability::from_str),
-            Key::Landlock => one(&mut self.landlock, key, text, origin, LandlockMode::from_str),
-            Key::Ro => whole(&mut self.ro, entries, text, origin),
-            Key::Rw => whole(&mut self.rw, entries, text, origin),
-            Key::Seccomp => one(&mut self.seccomp, key, text, origin, SeccompMode::from_str),
-            Key::Events => one(&mut self.events, key, text, origin, EventsTo::from_str),
-            Key::EventsFormat => one(&mut self.events_format, key, text, origin, EventsFormat::from_str),
-            Key::Metrics => one(&mut self.metrics, key, text, origin, MetricsTo::from_str),
-            Key::Learn => one(&mut self.learn, key, text, origin, LearnTo::from_str),
-        };
-        added.map_err(|error| error.at(origin.clone()))
+        self.read(key, text, origin).map_err(|error| error.at(origin.clone()))
     }
 
     pub(super) fn push_credential(&mut self, credential: Credential, origin: &Origin) -> Result<(), PolicyError> {
-        count(&mut self.entries)?;
-        self.credential.get_or_insert_default().push(Sourced::new(credential, origin.clone()));
-        Ok(())
+        push(&mut self.credential, &mut self.entries, origin, || Ok(credential))
     }
 
     pub(super) fn push_env(&mut self, variable: EnvVar, origin: &Origin) -> Result<(), PolicyError> {
-        count(&mut self.entries)?;
-        self.env.get_or_insert_default().push(Sourced::new(variable, origin.clone()));
-        Ok(())
-    }
-
-    /// Says that a list was given, if only an empty one. Does nothing to a key that is no list, nor to `keep-caps`: an
-    /// empty list of those is an error of the reader's to make, for it must never end as the default.
-    pub(super) fn declare(&mut self, key: Key) {
-        match key {
-            Key::Allow => drop(self.allow.get_or_insert_default()),
-            Key::Credential => drop(self.credential.get_or_insert_default()),
-            Key::Direct => drop(self.direct.get_or_insert_default()),
-            Key::DirectUdp => drop(self.direct_udp.get_or_insert_default()),
-            Key::DirectHost => drop(self.direct_host.get_or_insert_default()),
-            Key::PrivateName => drop(self.private_name.get_or_insert_default()),
-            Key::Pool => drop(self.pool.get_or_insert_default()),
-            Key::Env => drop(self.env.get_or_insert_default()),
-            Key::Ro => drop(self.ro.get_or_insert_default()),
-            Key::Rw => drop(self.rw.get_or_insert_default()),
-            Key::Sni
-            | Key::Proxy
-            | Key::ProxyAt
-            | Key::Dns
-            | Key::DnsGrace
-            | Key::Audit
-            | Key::Tampering
-            | Key::User
-            | Key::Name
-            | Key::SharePid
-            | Key::DropCaps
-            | Key::KeepCaps
-            | Key::Landlock
-            | Key::Seccomp
-            | Key::Events
-            | Key::EventsFormat
-            | Key::Metrics
-            | Key::Learn => {}
-        }
+        push(&mut self.env, &mut self.entries, origin, || Ok(variable))
     }
 
     /// Puts this layer over a weaker one: of a key that this one gives, the weaker one's values are dropped whole.
     ///
     /// `drop-caps` and `keep-caps` say the same thing in two ways, and count as one key here.
-    pub fn over(self, weaker: Layer) -> Layer {
-        let caps_given = self.drop_caps.is_some() || self.keep_caps.is_some();
-        let (drop_caps, keep_caps) =
-            if caps_given { (self.drop_caps, self.keep_caps) } else { (weaker.drop_caps, weaker.keep_caps) };
-        Layer {
-            allow: self.allow.or(weaker.allow),
-            credential: self.credential.or(weaker.credential),
-            sni: self.sni.or(weaker.sni),
-            proxy: self.proxy.or(weaker.proxy),
-            proxy_at: self.proxy_at.or(weaker.proxy_at),
-            direct: self.direct.or(weaker.direct),
-            direct_udp: self.direct_udp.or(weaker.direct_udp),
-            direct_host: self.direct_host.or(weaker.direct_host),
-            dns: self.dns.or(weaker.dns),
-            dns_grace: self.dns_grace.or(weaker.dns_grace),
-            private_name: self.private_name.or(weaker.private_name),
-            audit: self.audit.or(weaker.audit),
-            tampering: self.tampering.or(weaker.tampering),
-            pool: self.pool.or(weaker.pool),
-            user: self.user.or(weaker.user),
-            env: self.env.or(weaker.env),
-            name: self.name.or(weaker.name),
-            share_pid: self.share_pid.or(weaker.share_pid),
-            drop_caps,
-            keep_caps,
-            landlock: self.landlock.or(weaker.landlock),
-            ro: self.ro.or(weaker.ro),
-            rw: self.rw.or(weaker.rw),
-            seccomp: self.seccomp.or(weaker.seccomp),
-            events: self.events.or(weaker.events),
-            events_format: self.events_format.or(weaker.events_format),
-            metrics: self.metrics.or(weaker.metrics),
-            learn: self.learn.or(weaker.learn),
-            entries: 0,
+    pub fn over(self, mut weaker: Layer) -> Layer {
+        if self.drop_caps.is_some() || self.keep_caps.is_some() {
+            (weaker.drop_caps, weaker.keep_caps) = (None, None);
         }
+        self.each_over(weaker)
     }
 }
 
-type Parse<T> = Result<T, PolicyError>;
-
-fn one<T: PartialEq + fmt::Display>(
-    slot: &mut Option<Sourced<T>>,
+/// Reads what can be said once.
+fn once<T: PartialEq + fmt::Display>(
+    slot: &mut One<T>,
     key: Key,
+    _: &mut usize,
     text: &str,
     origin: &Origin,
-    parse: impl Fn(&str) -> Parse<T>,
+    parse: impl Fn(&str) -> Result<T, PolicyError>,
 ) -> Result<(), PolicyError> {
     let value = parse(text)?;
     match slot {
@@ -384,14 +235,16 @@ fn one<T: PartialEq + fmt::Display>(
     }
 }
 
-fn many<T>(
-    slot: &mut Option<Vec<Sourced<T>>>,
+/// Reads entries between commas.
+fn split<T>(
+    slot: &mut Many<T>,
+    _: Key,
     entries: &mut usize,
     text: &str,
     origin: &Origin,
-    parse: impl Fn(&str) -> Parse<T>,
+    parse: impl Fn(&str) -> Result<T, PolicyError>,
 ) -> Result<(), PolicyError> {
-    let mut parsed = Vec::new();
+    let mut parsed = Some(Vec::new());
     for (index, item) in text.split(',').enumerate() {
         let item = item.trim_ascii();
         // An empty value has no entry to be empty: what it should have been is the parser's to say.
@@ -399,31 +252,37 @@ fn many<T>(
             return Err(PolicyError::new("a list of entries separated by commas", text)
                 .because(format!("entry {} is empty", index + 1)));
         }
-        count(entries)?;
-        parsed.push(Sourced::new(parse(item)?, origin.clone()));
+        push(&mut parsed, entries, origin, || parse(item))?;
     }
-    slot.get_or_insert_default().append(&mut parsed);
+    slot.get_or_insert_default().extend(parsed.into_iter().flatten());
     Ok(())
 }
 
-/// Adds one entry that is the whole text.
-fn whole(
-    slot: &mut Option<Vec<Sourced<FilePath>>>,
+/// Reads one entry that is the whole text.
+fn whole<T>(
+    slot: &mut Many<T>,
+    _: Key,
     entries: &mut usize,
     text: &str,
     origin: &Origin,
+    parse: impl Fn(&str) -> Result<T, PolicyError>,
 ) -> Result<(), PolicyError> {
-    count(entries)?;
-    slot.get_or_insert_default().push(Sourced::new(text.parse()?, origin.clone()));
-    Ok(())
+    push(slot, entries, origin, || parse(text))
 }
 
-fn count(entries: &mut usize) -> Result<(), PolicyError> {
+fn push<T>(
+    slot: &mut Many<T>,
+    entries: &mut usize,
+    origin: &Origin,
+    entry: impl FnOnce() -> Result<T, PolicyError>,
+) -> Result<(), PolicyError> {
     if *entries == Layer::MAX_ENTRIES {
         let too_many = format!("entry {}", Layer::MAX_ENTRIES + 1);
         return Err(PolicyError::new(format!("one of {} entries at most", Layer::MAX_ENTRIES), too_many));
     }
     *entries += 1;
+    let entry = Sourced::new(entry()?, origin.clone());
+    slot.get_or_insert_default().push(entry);
     Ok(())
 }
 
