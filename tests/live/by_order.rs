@@ -208,3 +208,18 @@ fn a_name_that_is_allowed_later_opens_no_more_than_one_at_the_start() {
     assert_eq!(inside.ask("tcp web.example 7"), "ECONNREFUSED");
     assert_eq!(inside.end(), "");
 }
+
+#[test]
+fn a_policy_without_destinations_does_not_open_everything_behind_an_upstream() {
+    let Some(world) = World::new() else { return };
+    let Some(inside) = Inside::start(&world, "--name chained --proxy 127.0.0.1:3128 --allow a.example") else { return };
+    for words in ["revoke chained --allow a.example", "set chained --direct 203.0.113.9:80"] {
+        let error = no_policy(&world, words);
+        assert!(error.contains("without one the upstream proxy decides alone"), "{words}: {error}");
+        assert!(policy(&world, "show chained").contains("a.example"), "{words}");
+    }
+    // Who says so may have it.
+    let now = policy(&world, "set chained --direct 203.0.113.9:80 --proxy 127.0.0.1:3128");
+    assert!(!now.contains("allow"), "{now}");
+    assert_eq!(inside.end(), "");
+}

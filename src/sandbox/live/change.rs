@@ -130,9 +130,7 @@ impl Control {
                         .hint("an entry is revoked as it was allowed: ringfence policy show lists them"));
                 }
                 if matches!(entry, Entry::Allow(_)) && policy.allow.is_empty() && policy.proxy.is_some() {
-                    let what =
-                        format!("`{entry}` is the last destination, and without one the upstream proxy decides alone");
-                    return Err(Error::new(ErrorKind::Policy, what));
+                    return Err(upstream_alone(&format!("`{entry}` is the last destination")));
                 }
             }
             Ok(())
@@ -167,6 +165,9 @@ impl Control {
             }
             if policy.credentials.is_empty() {
                 policy.credentials = now.credentials.clone();
+            }
+            if policy.proxy.is_none() && now.proxy.is_some() && policy.allow.is_empty() && !now.allow.is_empty() {
+                return Err(upstream_alone("the new policy has no destination"));
             }
             policy.proxy = policy.proxy.or_else(|| now.proxy.clone());
             policy.proxy_at = policy.proxy_at.or_else(|| now.proxy_at.clone());
@@ -216,6 +217,12 @@ impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control").finish_non_exhaustive()
     }
+}
+
+/// Nobody means to open everything by taking the last entry of a list away.
+fn upstream_alone(why: &str) -> Error {
+    Error::new(ErrorKind::Policy, format!("{why}, and without one the upstream proxy decides alone"))
+        .hint("say `--proxy` with it, if that is meant: ringfence policy set --proxy URL NAME")
 }
 
 /// Refuses a policy that differs in what can't change.
