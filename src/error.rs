@@ -67,6 +67,20 @@ impl Error {
         self
     }
 
+    /// What became of steps that were all taken, whatever became of the others: of several errors the first, with all others as its text's end.
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn all(outcomes: impl IntoIterator<Item = Result<()>>) -> Result<()> {
+        let mut errors = outcomes.into_iter().filter_map(Result::err);
+        let Some(mut first) = errors.next() else { return Ok(()) };
+        let others: Vec<String> = errors.map(|error| error.chain()).collect();
+        if !others.is_empty() {
+            // The first one's cause would stand behind the others.
+            let what = format!("{}; and {}", first.chain(), others.join("; and "));
+            (first.0.what, first.0.hint, first.0.source) = (what, first.advice().map(str::to_owned), None);
+        }
+        Err(first)
+    }
+
     /// What to decide by.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -136,6 +150,16 @@ mod tests {
         assert_eq!(outer.chain(), "can't make a veth pair: operation not permitted");
         assert_eq!(outer.advice(), Some("run it with sudo"));
         assert_eq!(outer.kind(), ErrorKind::Kernel);
+    }
+
+    #[cfg(feature = "sandbox")]
+    #[test]
+    fn of_several_errors_all_are_told() {
+        let error = |what: &str| Err(Error::new(ErrorKind::Kernel, what).because(std::io::Error::other("why")));
+        assert!(Error::all([Ok(()), Ok(())]).is_ok());
+        assert_eq!(Error::all([Ok(()), error("a")]).unwrap_err().chain(), "a: why");
+        let all = Error::all([error("a"), Ok(()), error("b"), error("c")]).unwrap_err();
+        assert_eq!((all.kind(), all.chain()), (ErrorKind::Kernel, "a: why; and b: why; and c: why".to_owned()));
     }
 
     #[test]

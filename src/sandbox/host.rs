@@ -69,7 +69,7 @@ impl Host {
     ///
     /// # Privileges
     ///
-    /// None yet. [`Sandbox::prepare`](crate::Sandbox::prepare) needs `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`.
+    /// None yet. [`Sandbox::prepare`](crate::Sandbox::prepare) says what it needs.
     pub fn open() -> Result<Self> {
         let mut random = [0u8; 6];
         rustix::rand::getrandom(&mut random, GetRandomFlags::empty()).map_err(|errno| {
@@ -517,7 +517,7 @@ impl Admission {
         &self.host
     }
 
-    /// Takes the sandbox out of the table, reporting the first thing that went wrong.
+    /// Takes the sandbox out of the table, reporting everything that went wrong.
     pub(super) fn withdraw(mut self) -> Result<()> {
         self.undo()
     }
@@ -529,18 +529,18 @@ impl Admission {
         let outside = &host.0.outside;
         let elements = std::mem::take(&mut self.elements);
         let open: Vec<DirectAddress> = std::mem::take(&mut self.open).into_iter().collect();
-        let mut first = Ok(());
+        let mut outcomes = Vec::new();
         if self.outlives {
             // An error means that it is gone already.
             let _ = state.links.commit(Batch::from([Request::delete_link(self.index)]));
         }
         if !elements.is_empty() {
             let closed = outside.change_direct(self.index.0, &open, &[]).map_err(|error| PlanError::from(error).into());
-            first = closed.and_then(|closed| {
+            outcomes.push(closed.and_then(|closed| {
                 let mut transaction = outside.change(Verb::Delete, elements);
                 closed.operations().iter().for_each(|step| transaction.push(step.verb, step.object.clone()));
                 state.table.commit(&transaction).map(|_| ())
-            });
+            }));
         }
         if let Some(chain) = self.wire.take() {
             state.wires.retain(|(other, _)| other.name != chain.name);
@@ -568,9 +568,9 @@ impl Admission {
                 }
                 failed => failed,
             };
-            first = first.and(removed);
+            outcomes.push(removed);
         }
-        first
+        Error::all(outcomes)
     }
 }
 

@@ -365,9 +365,10 @@ const NEEDED: &str = "a sandbox takes CAP_SYS_ADMIN and CAP_NET_ADMIN to make";
 async fn withdraw(name: Option<(NamedNetns, Guard)>, admission: Option<Admission>) -> Result<()> {
     let undo = move || {
         // The guard goes when there is no name left for it to remove; until then it holds the namespace.
-        let named = name.map_or(Ok(()), |(name, guard)| name.remove().and(guard.disarm()));
-        let admitted = admission.map_or(Ok(()), Admission::withdraw);
-        named.and(admitted)
+        let (name, guard) = name.unzip();
+        let removed = name.map_or(Ok(()), NamedNetns::remove);
+        let disarmed = guard.map_or(Ok(()), Guard::disarm);
+        Error::all([removed, disarmed, admission.map_or(Ok(()), Admission::withdraw)])
     };
     match tokio::task::spawn_blocking(undo).await {
         Ok(undone) => undone,
