@@ -167,14 +167,15 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Resolve`] for a direct endpoint whose name has no address, [`ErrorKind::Privilege`] without the
+    /// [`ErrorKind::Resolve`] for a direct endpoint whose name has no address where the built-in resolver is not there to wait for one, [`ErrorKind::Privilege`] without the
     /// privileges, [`ErrorKind::Exhausted`] when the pool has no address left, [`ErrorKind::Conflict`] when the name is
     /// taken, [`ErrorKind::Unsupported`] for what this kernel lacks, [`ErrorKind::Verify`] when the kernel holds something
     /// else than what was committed. Whatever had been set up is gone again.
     ///
     /// # Privileges
     ///
-    /// `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`, in the user namespace that owns the host's network namespace.
+    /// `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`, in the user namespace that owns the host's network namespace; `CAP_NET_BIND_SERVICE` for the built-in
+    /// resolver, and `CAP_SETPCAP` to start a command.
     ///
     /// # Kernel
     ///

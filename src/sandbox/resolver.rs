@@ -164,5 +164,11 @@ fn nobody() -> String {
 }
 
 fn failed(errno: Errno) -> Error {
-    Error::new(ErrorKind::Io, "can't answer for names inside the sandbox").because(std::io::Error::from(errno))
+    let what = "can't answer for names inside the sandbox";
+    match errno {
+        Errno::ACCESS => Error::new(ErrorKind::Privilege, what)
+            .because(std::io::Error::from(errno))
+            .hint("port 53 takes CAP_NET_BIND_SERVICE; `--dns off` does without"),
+        _ => Error::new(ErrorKind::Io, what).because(std::io::Error::from(errno)),
+    }
 }

@@ -12,9 +12,10 @@ use crate::kernel::{nftables, passwd, rtnetlink};
 use crate::link::IfIndex;
 use crate::{Error, ErrorKind, Result};
 
-/// Without these nothing can be fenced.
-const NEEDED: CapabilitySet =
-    CapabilitySet::from_bits(Bits::NET_ADMIN.bits() | Bits::SYS_ADMIN.bits() | Bits::SETPCAP.bits());
+/// Without these nothing can be fenced; the last is for port 53 inside, where the built-in resolver answers.
+const NEEDED: CapabilitySet = CapabilitySet::from_bits(
+    Bits::NET_ADMIN.bits() | Bits::SYS_ADMIN.bits() | Bits::SETPCAP.bits() | Bits::NET_BIND_SERVICE.bits(),
+);
 
 /// How much of a small file of procfs is read.
 const SMALL: u64 = 4096;
