@@ -26,7 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let table = TableOf::<Inet>::new("blocked")?;
     let input = table.chain("input")?;
     // A size makes the hash table large enough from the start, and adding three times as fast. It is a hard cap.
-    let blocked = table.set::<Ipv4Addr>("blocked4")?.size(count + 1_000);
+    let size = count.checked_add(1_000).ok_or("there are not that many addresses")?;
+    let blocked = table.set::<Ipv4Addr>("blocked4")?.size(size);
     let of = |numbers: Range<u32>| blocked.elements(numbers.map(address));
 
     let mut ruleset = Ruleset {

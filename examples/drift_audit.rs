@@ -29,6 +29,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     // Before the first look, so that nothing falls in between.
     let mut monitor = Monitor::open()?;
     let mut socket = Socket::open()?;
+    let seen = socket.generation()?;
     let have = socket.ruleset()?;
     let mut steps = diff(&have, &wanted);
     for step in steps.operations() {
@@ -37,8 +38,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     if !steps.operations().is_empty() && mend {
         // The kernel says whether it would take them, where it does no harm.
         dry_run(&have, &steps)?;
-        // And takes them only if nobody has changed anything since the look.
-        steps.bind(socket.generation()?);
+        // And takes them only if nobody has changed anything since before the look.
+        steps.bind(seen);
         socket.commit(&steps)?;
         println!("mended");
     }

@@ -8,7 +8,7 @@
 //! ```
 
 use std::error::Error;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 
 use ringfence::kernel::nftables::Socket;
 use ringfence::nft::statements::{CtStates, Inet, NatTo, Ports, TableOf, not};
@@ -41,7 +41,7 @@ fn gateway() -> Result<Ruleset, Box<dyn Error>> {
     ruleset.push_rule(forward.rule().ct_state(CtStates::ESTABLISHED | CtStates::RELATED).accept()?);
     // Nobody behind the gateway may pretend to be somebody else.
     ruleset.push_rule(forward.rule().iifname(lan.clone()).ip_saddr(not(net)).counter().drop()?);
-    ruleset.push_rule(forward.rule().iifname(lan).oifname(wan).ip_daddr(not(Ipv4Addr::BROADCAST)).accept()?);
+    ruleset.push_rule(forward.rule().ipv4().iifname(lan).oifname(wan).accept()?);
     Ok(ruleset)
 }
 

@@ -1,7 +1,7 @@
 //! A rate limiter with dynamic sets: each source address has a bucket of its own, made by its first packet and gone a minute after its last.
 //! Who runs over is banned for ten minutes, by the packet path alone: no program looks on.
 //!
-//! Prints the ruleset in nft(8) syntax; with `--commit` it is committed to the caller's network namespace, and who is banned is shown.
+//! Prints the ruleset in nft(8) syntax; with `--commit` it is committed to the caller's network namespace, in the place of what an earlier run left there.
 //!
 //! ```console
 //! $ cargo run --no-default-features --example rate_limiter
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ringfence::kernel::nftables::Socket;
 use ringfence::nft::statements::{Each, IP_SADDR, Inet, Per, SetOf, TableOf};
-use ringfence::nft::{ChainPolicy, ChainType, Hook, Limit, NameError, Priority, Ruleset};
+use ringfence::nft::{ChainPolicy, ChainType, Hook, Limit, NameError, Object, Priority, Ruleset, Transaction, Verb};
 
 fn limiter() -> Result<Ruleset, Box<dyn Error>> {
     let table = TableOf::<Inet>::new("limiter")?;
@@ -42,11 +42,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let limiter = limiter()?;
     print!("{limiter}");
     if std::env::args().any(|argument| argument == "--commit") {
-        let mut socket = Socket::open()?;
-        socket.commit(&limiter.create())?;
-        let banned = &limiter.sets[1];
-        let now = socket.elements(&banned.table, &banned.name)?.unwrap_or_default();
-        eprintln!("{} addresses are banned", now.len());
+        let mut transaction = Transaction::new();
+        // Linux 6.3: gone if it is there.
+        transaction.push(Verb::Destroy, Object::Table(limiter.tables[0].clone()));
+        for operation in limiter.create().operations() {
+            transaction.push(operation.verb, operation.object.clone());
+        }
+        Socket::open()?.commit(&transaction)?;
     }
     Ok(())
 }
