@@ -162,7 +162,7 @@ fn inet(ruleset: &mut Ruleset, open: &[Open], audit: bool) -> Result<(), PlanErr
                 .verdict(Verdict::Accept),
         );
     }
-    // Dropped without a word: no program sent these, and a report of them would be noise at every start.
+    // Dropped without a word: the kernel sends these by itself, and a report of them would be noise at every start.
     for kind in KERNEL_CHATTER {
         rule(
             at(&output)

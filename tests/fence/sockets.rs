@@ -111,7 +111,9 @@ fn metadata_services() {
 
 #[test]
 fn name_servers() {
-    proves(&["DNS to anybody but the sandbox's own resolver, over UDP, TCP, TLS or QUIC."]);
+    proves(&[
+        "DNS to anybody but the sandbox's own resolver or the server that `--dns` names, over UDP, TCP, TLS or QUIC.",
+    ]);
     refused("dns", true);
 }
 
