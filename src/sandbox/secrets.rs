@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::kernel::child::Cover;
 use crate::plan::{Plan, ProxyPlan};
 use crate::policy::{AllowEntry, Credential, Policy, Scheme, SecretSource, Sourced};
-use crate::proxy::{Interception, Roots, Secret};
+use crate::proxy::{Interception, Roots, Secret, SecretError};
 use crate::{Error, ErrorKind, Result};
 
 /// How long a program is given to say a value.
@@ -117,6 +117,10 @@ async fn fetch(source: &SecretSource) -> std::result::Result<Zeroizing<Vec<u8>>,
             let Some(output) = child.stdout.take() else { return Err("it has no output".to_owned()) };
             let run = async {
                 let value = read(output).await?;
+                // It may be killed by its own output when nobody reads the rest, which would be told in the place of this.
+                if value.len() > Secret::LONGEST {
+                    return Err(SecretError::TooLong.to_string());
+                }
                 let status = child.wait().await.map_err(|error| error.to_string())?;
                 if status.success() { Ok(value) } else { Err(format!("it ended with {status}")) }
             };
@@ -183,6 +187,7 @@ mod tests {
             ("file:/nonexistent".to_owned(), "No such file"),
             ("env:RINGFENCE_TEST_NOT_SET".to_owned(), "the variable is not set"),
             ("command:false".to_owned(), "exit status: 1"),
+            ("command:head -c 100000 /dev/zero".to_owned(), "longer than"),
             ("command:/nonexistent".to_owned(), "No such file"),
         ] {
             let found = fetched(&from).await.unwrap_err();
