@@ -49,6 +49,12 @@ impl Environment {
         self.remove.retain(|name| !self.set.contains_key(name));
     }
 
+    /// Whether what the user says of that variable is merged into what is set here, and not put over it: `NO_PROXY`, in whatever case a program
+    /// reads it, where there is a proxy.
+    pub fn merges(&self, name: &str) -> bool {
+        self.set.contains_key("NO_PROXY") && name.eq_ignore_ascii_case("NO_PROXY")
+    }
+
     /// Has programs trust the certificates of that file.
     pub(crate) fn trust(&mut self, bundle: &str) {
         for variable in TRUST_VARIABLES {
@@ -134,6 +140,8 @@ mod tests {
         assert_eq!(environment.set["https_proxy"], "http://127.0.0.1:3128");
         assert_eq!(environment.set["NODE_USE_ENV_PROXY"], "1");
         assert!(environment.remove.is_empty());
+        assert!(["NO_PROXY", "no_proxy", "No_Proxy"].into_iter().all(|name| environment.merges(name)));
+        assert!(!environment.merges("HTTPS_PROXY"));
     }
 
     #[test]
@@ -150,7 +158,7 @@ mod tests {
     #[test]
     fn without_a_proxy_the_variables_that_name_one_go() {
         let environment = environment(None, [].iter(), Some("corp.example"));
-        assert!(environment.set.is_empty());
+        assert!(environment.set.is_empty() && !environment.merges("NO_PROXY"));
         assert!(environment.remove.iter().any(|name| name == "https_proxy"));
     }
 }

@@ -100,7 +100,20 @@ fn a_command_learns_of_its_proxy_and_of_no_other() {
         let shown = environment(direct, &[(name, ".corp.example, 10.1.2.3")]);
         assert!(shown.contains(merged) && shown.contains(&merged.replace("NO_PROXY", "no_proxy")), "{shown}");
     }
-    let shown = environment(&format!("{direct} --env NO_PROXY=.corp.example,10.1.2.3 --env MINE=x=y"), &[]);
-    assert!(shown.contains("MINE=x=y\n"), "{shown}");
-    assert!(shown.contains(".corp.example,10.1.2.3"), "{shown}");
+    // Said for the command, in whatever case: both spellings have all of it, and there is no third.
+    for name in ["NO_PROXY", "no_proxy", "No_Proxy"] {
+        let own = format!("{direct} --env {name}=.corp.example,10.1.2.3 --env MINE=x=y");
+        let shown = environment(&own, &[("NO_PROXY", "the.callers.example")]);
+        let mut found: Vec<_> =
+            shown.lines().filter(|line| line.to_ascii_lowercase().starts_with("no_proxy=")).collect();
+        found.sort_unstable();
+        assert_eq!(found, [merged.trim_end(), &merged.trim_end().replace("NO_PROXY", "no_proxy")], "{name}");
+        assert!(shown.contains("MINE=x=y\n"), "{shown}");
+        // Without a proxy it is a variable like any other.
+        let alone = environment(&format!("--direct 203.0.113.9:22 --env {name}=a"), &[]);
+        assert!(alone.lines().any(|line| line == format!("{name}=a")), "{alone}");
+    }
+    let emptied = environment(&format!("{direct} --env no_proxy="), &[("NO_PROXY", "the.callers.example")]);
+    let merged = "NO_PROXY=localhost,127.0.0.1,::1,203.0.113.9\n";
+    assert!(emptied.contains(merged) && emptied.contains(&merged.replace("NO_PROXY", "no_proxy")), "{emptied}");
 }

@@ -1,9 +1,7 @@
 //! `ringfence run`: fences a command and passes its exit status on.
 
-use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write};
-use std::os::unix::ffi::OsStrExt;
 
 use ringfence::audit::{Summary, learned};
 use ringfence::kernel::child::{self, ExecError};
@@ -25,17 +23,12 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
     let command = command(&arguments.command, &settings.run)?;
     // Nobody hears of a process then, and to find out about it is most of what a short command waits for.
     let unheard = arguments.options.quiet && events.is_none() && settings.run.learn.is_none();
-    let mut options = SandboxOptions {
+    let options = SandboxOptions {
         identity: if unheard { Way::Off } else { Way::Auto },
         name: settings.run.name.clone(),
         user_namespace: command.needs_user_namespace(),
-        ..SandboxOptions::default()
+        ..settings::options(&settings.run)
     };
-    if let Some(own) =
-        settings.run.env.iter().rev().find(|variable| variable.value.name.eq_ignore_ascii_case("NO_PROXY"))
-    {
-        options.no_proxy = Some(own.value.value.clone());
-    }
     // Two workers: one sandbox's proxy, and room for a slow client beside a fast one.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -47,6 +40,9 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
         let host = Host::open()?;
         let audited = settings.policy.audit.value.then(|| settings.policy.clone());
         let sandbox = Sandbox::prepare_with(&host, settings.policy, options).await?;
+        let merges = |name: &str| sandbox.plan().environment.merges(name);
+        let own = settings.run.env.iter().map(|variable| &variable.value).filter(|variable| !merges(&variable.name));
+        let command = own.fold(command, |command, variable| command.env(&variable.name, &variable.value));
         let teller = events.map(|events| events.follow(sandbox.events())).transpose()?;
         // From before the command is there until everything is undone, no signal that can be passed on ends this process.
         let mut signals = child::hold_signals()?;
@@ -172,11 +168,7 @@ fn command(line: &[std::ffi::OsString], options: &RunOptions) -> Result<Command>
         command = command.share_pid();
     }
     // A directory that is gone can't be given to anybody.
-    command = command.files(Files::new(options, std::env::current_dir().ok().as_deref()));
-    for variable in &options.env {
-        command = command.env(&variable.value.name, OsStr::from_bytes(variable.value.value.as_bytes()));
-    }
-    Ok(command)
+    Ok(command.files(Files::new(options, std::env::current_dir().ok().as_deref())))
 }
 
 /// Sends what the library tells to standard error: warnings, and with `-v` more.

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use ringfence::policy::{Key, Layer, Origin, PolicyError, Settings, Sourced, Variables};
-use ringfence::{Error, ErrorKind, Result};
+use ringfence::policy::{Key, Layer, Origin, PolicyError, RunOptions, Settings, Sourced, Variables};
+use ringfence::{Error, ErrorKind, Result, SandboxOptions};
 
 use crate::args::{ConfinementArguments, OptionArguments, PolicyArguments};
 
@@ -26,6 +26,16 @@ pub fn settings(
         None => Layer::new(),
     };
     Ok(Settings::from_layers([flags, variables.layer, file])?)
+}
+
+/// What the sandbox is made with, where a variable for the command has a say in it: its own `NO_PROXY` is meant, not the caller's.
+pub fn options(run: &RunOptions) -> SandboxOptions {
+    let mut options = SandboxOptions::default();
+    let own = run.env.iter().rev().find(|variable| variable.value.name.eq_ignore_ascii_case("NO_PROXY"));
+    if let Some(own) = own {
+        options.no_proxy = Some(own.value.value.clone());
+    }
+    options
 }
 
 fn flags(
