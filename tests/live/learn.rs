@@ -1,9 +1,11 @@
 //! `--audit` and `--learn`: what would be refused passes, is told, and becomes a policy under which nothing is refused.
 
+use std::io::Read;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use super::{Authority, Inside, echo, hears, no_policy, policy};
-use crate::world::{World, text};
+use crate::world::{World, finish, text};
 
 const NAMES: &str = r#"{"a.direct.example": [60, ["203.0.113.9"]], "six.direct.example": [60, ["2001:db8::9"]], "only.looked.example": [60, ["203.0.113.10"]]}"#;
 
@@ -228,5 +230,31 @@ fn learning_that_cannot_be() {
     assert_eq!(code, Some(0), "{error}");
     assert!(std::fs::read_to_string(&file).unwrap().starts_with("# What an audit has learned."));
     let left: Vec<_> = std::fs::read_dir(world.directory()).unwrap().map(|file| file.unwrap().file_name()).collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("learned.toml.")), "{left:?}");
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("learned.toml.")), "{left:?}");
+}
+
+#[test]
+fn nothing_that_is_put_in_the_way_keeps_the_policy_from_being_written() {
+    let Some(world) = World::new() else { return };
+    let path = |name: &str| world.directory().join(name);
+    let file = path("learned.toml");
+    let mut command = world.ringfence("run -q --audit --learn".split(' '));
+    command.arg(&file).args(["--", "sh", "-c", "echo up; read end; true"]).stdin(Stdio::piped());
+    let mut running = world.spawn(command);
+    running.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    // What a program inside could guess of a name that depends on the process alone, and a link instead of the file.
+    let guessed = [format!("learned.toml.{}", running.id()), format!(".learned.toml.{}", running.id())];
+    for name in &guessed {
+        std::fs::write(path(name), "somebody's own").unwrap();
+    }
+    std::fs::write(path("victim"), "untouched").unwrap();
+    std::os::unix::fs::symlink(path("victim"), &file).unwrap();
+    drop(running.stdin.take());
+    let output = finish(running);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+    assert!(std::fs::symlink_metadata(&file).unwrap().is_file());
+    assert!(std::fs::read_to_string(&file).unwrap().starts_with("# What an audit has learned."));
+    for (name, content) in [("victim", "untouched"), (&guessed[0], "somebody's own"), (&guessed[1], "somebody's own")] {
+        assert_eq!(std::fs::read_to_string(path(name)).ok().as_deref(), Some(content), "{name}");
+    }
 }

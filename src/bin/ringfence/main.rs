@@ -10,6 +10,7 @@ mod events;
 mod metrics;
 mod plan;
 mod policy;
+mod replace;
 mod report;
 mod rules;
 mod run;

@@ -2,9 +2,8 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -19,6 +18,8 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Interval;
+
+use crate::replace::replace;
 
 /// How often the file is replaced.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -106,28 +107,6 @@ impl Drop for Metrics {
             let _ = fs::remove_file(path);
         }
     }
-}
-
-/// Replaces a file at once: whoever reads sees the old text or the new one.
-///
-/// The program inside may see the directory and be allowed to write to it: what it put in the way, a link that leads elsewhere above all, is never
-/// followed.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let name = path.file_name().ok_or(std::io::ErrorKind::IsADirectory)?;
-    let mut beside = std::ffi::OsString::from(".");
-    beside.push(name);
-    beside.push(format!(".{}", std::process::id()));
-    let beside = path.with_file_name(beside);
-    // Of one that was killed in between, and had this number.
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut new = fs::OpenOptions::new().write(true).create_new(true).open(&beside)?;
-    new.write_all(text.as_bytes()).and_then(|()| fs::rename(&beside, path)).inspect_err(|_| {
-        // The error that matters is the first.
-        let _ = fs::remove_file(&beside);
-    })
 }
 
 async fn serve(listener: UnixListener, ask: mpsc::Sender<Ask>) {

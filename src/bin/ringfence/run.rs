@@ -1,6 +1,5 @@
 //! `ringfence run`: fences a command and passes its exit status on.
 
-use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write};
 
 use ringfence::audit::{Summary, learned};
@@ -8,11 +7,12 @@ use ringfence::kernel::child::{self, ExecError};
 use ringfence::kernel::identity::Way;
 use ringfence::kernel::passwd::{Account, sudo_user};
 use ringfence::plan::Files;
-use ringfence::policy::{Capabilities, LearnTo, RunOptions, Sourced};
+use ringfence::policy::{Capabilities, RunOptions};
 use ringfence::{Command, Counters, Error, ErrorKind, Host, Result, Running, Sandbox, SandboxOptions};
 
 use crate::args::RunArguments;
 use crate::metrics::Metrics;
+use crate::replace::replace;
 use crate::{FAILED, io_error, report, settings, tell};
 
 pub fn run(arguments: RunArguments) -> Result<u8> {
@@ -90,9 +90,10 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
                 tell_person(&format!("ringfence: a policy that allows this:\n{learned}"));
             }
             if let Some(file) = &settings.run.learn
-                && let Err(error) = write_learned(file, &learned)
+                && let Err(error) = replace(file.value.as_path(), &learned)
             {
-                crate::complain(&error);
+                let what = format!("{}: can't write what was learned to `{}`", file.origin, file.value);
+                crate::complain(&io_error(what, error));
             }
         }
         drop(signals);
@@ -114,23 +115,6 @@ fn report(summary: &Summary) {
 fn tell_person(text: &str) {
     // Nobody is there to be told when even that can't be written.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
-}
-
-/// Writes a policy to a file that is whole or is not there.
-fn write_learned(file: &Sourced<LearnTo>, learned: &str) -> Result<()> {
-    let path = file.value.as_path();
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&beside)
-        .and_then(|mut new| new.write_all(learned.as_bytes()))
-        .and_then(|()| std::fs::rename(&beside, path));
-    written.map_err(|error| {
-        let _ = std::fs::remove_file(&beside);
-        io_error(format!("{}: can't write what was learned to `{}`", file.origin, file.value), error)
-    })
 }
 
 /// The status that an error of ours ends with: 126 and 127 for a command that can't be executed, as with env(1).
