@@ -13,6 +13,7 @@ mod show;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -20,8 +21,8 @@ use serde::Serialize;
 use crate::link::{Pool, VethPair};
 use crate::nft::{DataTooLong, NameError, Ruleset};
 use crate::policy::{
-    AllowEntry, Credential, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, HostPattern, OnTampering, Origin,
-    PatternMap, Policy, ProxyAt, ProxyUrl, SeccompMode, SniCheck, Sourced, Transport, special,
+    AllowEntry, Credential, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, EnvVar, HostPattern, OnTampering,
+    Origin, PatternMap, Policy, ProxyAt, ProxyUrl, RunOptions, SniCheck, Sourced, Transport, special,
 };
 
 pub use environment::Environment;
@@ -139,9 +140,9 @@ pub struct Plan {
     /// Which files the program may touch, where the caller planned that too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
-    /// Which system calls the program is refused, where the caller planned that too.
+    /// How the program runs, where the caller planned that too.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub seccomp: Option<Sourced<SeccompMode>>,
+    pub run: Option<RunOptions>,
 }
 
 /// Which families the host forwards for a sandbox.
@@ -254,7 +255,7 @@ impl Plan {
             outside: ruleset,
             environment,
             files: None,
-            seccomp: None,
+            run: None,
             direct,
             named,
             dns_grace: policy.dns_grace.clone(),
@@ -264,6 +265,19 @@ impl Plan {
 }
 
 impl Plan {
+    /// Plans the command, too: how it runs, which variables of its own it has, which files it may touch from that directory.
+    pub fn command(mut self, run: RunOptions, working_directory: Option<&Path>) -> Self {
+        for EnvVar { name, value } in run.env.iter().map(|variable| &variable.value) {
+            if !self.environment.merges(name) {
+                self.environment.remove.retain(|removed| removed != name);
+                self.environment.set.insert(name.clone(), value.clone());
+            }
+        }
+        self.files = Some(Files::new(&run, working_directory));
+        self.run = Some(run);
+        self
+    }
+
     /// The addresses that the policy itself names, and that have to be reachable.
     pub fn by_address(&self) -> BTreeSet<IpAddr> {
         let mut all: BTreeSet<IpAddr> = self.dns.value.server().map(|server| server.ip()).into_iter().collect();

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use serde::Serialize;
 
 use super::{FileAccess, Files, Plan, ProxyPlan};
-use crate::policy::{DnsMode, EndpointHost, LandlockMode, Sourced};
+use crate::policy::{Capabilities, DnsMode, EndpointHost, LandlockMode, RunOptions, Sourced};
 
 /// How a plan is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,9 +55,13 @@ impl Plan {
         writeln!(out, "  sandbox  {}  {}  {}", wire.sandbox, to.sandbox4, to.sandbox6)?;
         let Sourced { value: pool, origin } = &self.pool;
         writeln!(out, "  pool     {}  {}  ({origin})", pool.v4, pool.v6)?;
+        let audit = self.audit.value;
+        if audit {
+            writeln!(out, "audit\n  everything passes, and what would be refused is told  ({})", self.audit.origin)?;
+        }
         let who = match self.dns.value {
-            DnsMode::Auto => "the built-in resolver answers for names of the policy",
-            DnsMode::Open => "the built-in resolver answers for every name",
+            DnsMode::Auto if !audit => "the built-in resolver answers for names of the policy",
+            DnsMode::Auto | DnsMode::Open => "the built-in resolver answers for every name",
             DnsMode::Off => "nobody answers",
             DnsMode::Server { .. } => "the sandbox asks a resolver itself",
         };
@@ -73,6 +77,8 @@ impl Plan {
                 }
                 if allow.is_none() {
                     writeln!(out, "  allow whatever the upstream proxy allows")?;
+                } else if audit {
+                    writeln!(out, "  allow everything else, and tell of it  ({})", self.audit.origin)?;
                 }
                 for Sourced { value, origin } in credentials {
                     writeln!(out, "  credential {value}  ({origin})")?;
@@ -106,8 +112,13 @@ impl Plan {
         writeln!(out, "forwarding\n  {families}")?;
         writeln!(out, "rules changed by others\n  {}  ({})", self.tampering.value, self.tampering.origin)?;
         writeln!(out, "environment")?;
+        let own =
+            |name: &String| self.run.iter().flat_map(|run| &run.env).find(|variable| variable.value.name == *name);
         for (name, value) in &self.environment.set {
-            writeln!(out, "  {name}={value}")?;
+            match own(name) {
+                Some(Sourced { origin, .. }) => writeln!(out, "  {name}={}  ({origin})", value.escape_debug())?,
+                None => writeln!(out, "  {name}={value}")?,
+            }
         }
         for name in &self.environment.remove {
             writeln!(out, "  {name} is taken away")?;
@@ -115,8 +126,10 @@ impl Plan {
         if let Some(files) = &self.files {
             self::files(out, files)?;
         }
-        if let Some(Sourced { value: mode, origin }) = &self.seccomp {
+        if let Some(run) = &self.run {
+            let Sourced { value: mode, origin } = &run.seccomp;
             writeln!(out, "system calls\n  seccomp {mode} refuses {}  ({origin})", mode.refused().join(", "))?;
+            command(out, run)?;
         }
         for (title, ruleset) in [("inside", &self.inside), ("outside", &self.outside)] {
             writeln!(out, "{title}")?;
@@ -170,9 +183,43 @@ impl Plan {
         for Sourced { value, .. } in &self.endpoints {
             writeln!(out, "  {host} -> {} [label=\"direct {}\"];", node(&value.to_string()), value.transport)?;
         }
-        writeln!(out, "  {sandbox} -> {} [label=\"all else\", style=dashed];", node("refused, logged"))?;
+        if let Some(server) = self.dns.value.server() {
+            writeln!(out, "  {host} -> {} [label=\"names, udp and tcp\"];", node(&server.to_string()))?;
+        }
+        let rest = if self.audit.value { "passes, logged" } else { "refused, logged" };
+        writeln!(out, "  {sandbox} -> {} [label=\"all else\", style=dashed];", node(rest))?;
         writeln!(out, "}}")
     }
+}
+
+fn command(out: &mut String, run: &RunOptions) -> fmt::Result {
+    writeln!(out, "command")?;
+    match &run.user {
+        Some(Sourced { value, origin }) => writeln!(out, "  user {value}  ({origin})")?,
+        None => writeln!(out, "  the user who called sudo, or else the caller")?,
+    }
+    let Sourced { value, origin } = &run.capabilities;
+    let kept = match value {
+        Capabilities::Default => "that Docker keeps, without CAP_NET_RAW".to_owned(),
+        Capabilities::None => "none".to_owned(),
+        Capabilities::Keep(kept) => kept.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    };
+    writeln!(out, "  capabilities {kept}  ({origin})")?;
+    let Sourced { value: shared, origin } = &run.share_pid;
+    writeln!(out, "  PID namespace {}  ({origin})", if *shared { "of the caller" } else { "of its own" })?;
+    if let Some(Sourced { value, origin }) = &run.name {
+        writeln!(out, "  name {value}  ({origin})")?;
+    }
+    if let Some(Sourced { value, origin }) = &run.events {
+        writeln!(out, "  events to {value} as {}  ({origin})", run.events_format.value)?;
+    }
+    if let Some(Sourced { value, origin }) = &run.metrics {
+        writeln!(out, "  metrics at {value}  ({origin})")?;
+    }
+    if let Some(Sourced { value, origin }) = &run.learn {
+        writeln!(out, "  what is learned to {value}  ({origin})")?;
+    }
+    Ok(())
 }
 
 fn files(out: &mut String, files: &Files) -> fmt::Result {

@@ -125,6 +125,72 @@ fn every_value_is_shown_with_where_it_came_from() {
     }
 }
 
+/// What a file says of the command is what `run` would do.
+#[test]
+fn the_command_is_shown_as_it_would_run() {
+    let Some(world) = World::new() else { return };
+    let file = world.directory().join("policy.toml");
+    let policy = "allow = 'web.example'\ndirect = '203.0.113.9:22'\nuser = '1000:100'\nname = 'box'\nkeep-caps = ['kill', 'chown']\n\
+                  events = 'e.json'\nevents-format = 'ocsf'\nmetrics = 'unix:m'\n\
+                  [env]\nHTTPS_PROXY = 'http://203.0.113.9:1'\nno_proxy = 'own.example'\nMINE = 'x'\n";
+    std::fs::write(&file, policy).unwrap();
+    let planned = |format: &str| {
+        let mut command = world.ringfence(["plan", "--format", format]);
+        command.env("RINGFENCE_POLICY", &file).env("NO_PROXY", "the.callers.example");
+        good(world.output(command))
+    };
+    let shown = planned("text");
+    let file = file.display();
+    let no_proxy = "localhost,127.0.0.1,::1,203.0.113.9,own.example";
+    for line in [
+        format!("  HTTPS_PROXY=http://203.0.113.9:1  ({file}:10:15)"),
+        "  https_proxy=http://127.0.0.1:3128".into(),
+        format!("  no_proxy={no_proxy}  ({file}:11:12)"),
+        format!("  NO_PROXY={no_proxy}"),
+        format!("  MINE=x  ({file}:12:8)"),
+        format!("  user 1000:100  ({file}:3:8)"),
+        format!("  capabilities CAP_CHOWN, CAP_KILL  ({file}:5:14)"),
+        "  PID namespace of its own  (default)".into(),
+        format!("  name box  ({file}:4:8)"),
+        format!("  events to e.json as ocsf  ({file}:6:10)"),
+        format!("  metrics at unix:m  ({file}:8:11)"),
+    ] {
+        assert!(shown.lines().any(|have| have == line), "no `{line}` in {shown}");
+    }
+    let document: serde_json::Value = serde_json::from_str(&planned("json")).unwrap();
+    let plan = &document["plan"];
+    assert_eq!(plan["environment"]["set"]["HTTPS_PROXY"], "http://203.0.113.9:1");
+    assert_eq!(plan["run"]["name"]["value"], "box");
+    assert_eq!(plan["run"]["seccomp"]["value"], "default");
+    // Without a proxy, a variable that names one goes, unless it is said for the command.
+    std::fs::write(world.directory().join("policy.toml"), "env = 'http_proxy=http://203.0.113.9:1'").unwrap();
+    let shown = planned("text");
+    assert!(
+        shown.contains("  http_proxy=http://203.0.113.9:1  (") && !shown.contains("http_proxy is taken"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn an_audit_and_a_resolver_are_shown_for_what_they_are() {
+    let Some(world) = World::new() else { return };
+    let audit = good(world.run("plan --audit --allow web.example"));
+    for line in [
+        "  everything passes, and what would be refused is told  (--audit)",
+        "  the built-in resolver answers for every name: dns = auto  (default)",
+        "  allow everything else, and tell of it  (--audit)",
+    ] {
+        assert!(audit.lines().any(|have| have == line), "no `{line}` in {audit}");
+    }
+    let plain = good(world.run("plan --allow web.example"));
+    assert!(!plain.contains("everything") && plain.contains("answers for names of the policy"), "{plain}");
+    let dot = good(world.run("plan --audit --dns 203.0.113.53 --format dot"));
+    assert!(dot.contains("\"passes, logged\"") && !dot.contains("refused"), "{dot}");
+    assert!(dot.contains("  \"host\\nrf0\" -> \"203.0.113.53:53\" [label=\"names, udp and tcp\"];\n"), "{dot}");
+    let dot = good(world.run("plan --format dot"));
+    assert!(dot.contains("\"refused, logged\"") && !dot.contains("passes"), "{dot}");
+}
+
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let Some(world) = World::new() else { return };

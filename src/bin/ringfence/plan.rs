@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use ringfence::plan::{Files, Format};
-use ringfence::{Result, SandboxOptions};
+use ringfence::Result;
+use ringfence::plan::Format;
 
 use crate::args::{PlanArguments, PlanFormat};
 use crate::{io_error, settings};
@@ -14,9 +14,8 @@ pub fn plan(arguments: PlanArguments) -> Result<u8> {
         .enable_all()
         .build()
         .map_err(|error| io_error("can't start the runtime", error))?;
-    let mut plan = runtime.block_on(ringfence::plan(&settings.policy, &SandboxOptions::default()))?;
-    plan.files = Some(Files::new(&settings.run, std::env::current_dir().ok().as_deref()));
-    plan.seccomp = Some(settings.run.seccomp);
+    let plan = runtime.block_on(ringfence::plan(&settings.policy, &settings::options(&settings.run)))?;
+    let plan = plan.command(settings.run, std::env::current_dir().ok().as_deref());
     let format = match arguments.format {
         PlanFormat::Text => Format::Text,
         PlanFormat::Json => Format::Json,
