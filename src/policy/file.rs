@@ -76,6 +76,7 @@ fn read(layer: &mut Layer, key: Key, value: &Spanned<DeValue<'_>>, places: &Plac
             }
             Ok(())
         }
+        (Arity::Many, DeValue::Table(parts)) if key == Key::Credential => credential(layer, parts, &origin, places),
         (Arity::Many, DeValue::Table(variables)) if key == Key::Env => {
             layer.declare(key);
             for (name, value) in in_order(variables) {
@@ -100,7 +101,7 @@ fn read(layer: &mut Layer, key: Key, value: &Spanned<DeValue<'_>>, places: &Plac
                 (Arity::One, Key::DnsGrace) => "a number without quotes",
                 (Arity::One, _) => "a string",
                 (Arity::Many, Key::Env) => "a string, a list of strings, or a table",
-                (Arity::Many, Key::Credential) => "a string, or a list of strings and tables (`[[credential]]`)",
+                (Arity::Many, Key::Credential) => "a string, a table, or a list of these (`[[credential]]`)",
                 (Arity::Many, _) => "a string, or a list of strings",
             };
             Err(wrong_type(key, other, expected).at(origin))
@@ -297,6 +298,7 @@ env = { B = "ä,2", A = "" }
             policy.credentials.into_iter().map(|credential| credential.value).collect::<Vec<_>>()
         };
         assert_eq!(read(table), read(string));
+        assert_eq!(read(&table.replace("[[credential]]", "[credential]")), read(string));
         for (text, error) in [
             (
                 "[[credential]]\nname = 'T'\nvalue = 's3cr3t'",
@@ -307,6 +309,11 @@ env = { B = "ä,2", A = "" }
                 "p.toml:1:1: `[[credential]]` is not a credential (`from` is missing)",
             ),
             ("[[credential]]\nname = 'T'\nfrom = 'env:X'", "(`to` is missing: where may it go?)"),
+            (
+                "allow = 'a'\n[credential]\nname = 'T'",
+                "p.toml:2:1: `[[credential]]` is not a credential (`from` is missing)",
+            ),
+            ("credential = 1", "p.toml:1:14: `credential = <integer>` is not a string, a table, or a list of these"),
             ("[[credential]]\nname = 1", "p.toml:2:8: `credential.name = <integer>` is not a string"),
             (
                 "[[credential]]\nto = [1]",
