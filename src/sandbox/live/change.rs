@@ -139,7 +139,7 @@ impl Control {
     }
 
     /// Puts another policy in the place of the present one, and cuts what it does not let through. What it does not say of `pool`, `dns`, `audit`,
-    /// `proxy`, `proxy-at`, `sni` and `credential`, which a sandbox is made with, stays as it is.
+    /// `proxy`, `proxy-at`, `sni` and `credential`, which a sandbox is made with, stays as it is, and so does `tampering`, which can change.
     ///
     /// # Errors
     ///
