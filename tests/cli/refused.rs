@@ -137,7 +137,24 @@ fn options_that_cannot_be() {
         "--private-name: `*` is not a DNS name or `*.NAME` (a lone `*` is everybody: name who may be reached)",
     );
     refused(&world, &["-q", "-v"], "--quiet: not possible beside --verbose");
-    refused(&world, &["--name", "a", "--name", "b"], "--name: it may be given once, and is given again");
+    refused(&world, &["--name", "a", "--name", "b"], "--name: `b` is not the only `name` (--name says `a`)");
+    refused(&world, &["--policy", "a", "--policy", "a"], "--policy: it may be given once, and is given again");
+}
+
+/// As `docs/policy.md` says of one layer, and files are not the only layer.
+#[test]
+fn twice_the_same_is_no_error() {
+    let Some(world) = World::new() else { return };
+    let mut command =
+        world.ringfence("run --dns auto --dns auto --audit --audit --share-pid --share-pid --tampering end".split(' '));
+    command.args("--tampering end --seccomp off --seccomp off --user 0:0 --user 0:0 -q".split(' '));
+    command.args(["--keep-caps", "kill", "--keep-caps", "chown,kill", "--", "grep", "CapEff", "/proc/self/status"]);
+    let output = world.output(command);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+    // Lists grow.
+    assert_eq!(text(&output.stdout).trim_end(), "CapEff:\t0000000000000021");
+    let output = world.run("run --drop-caps --drop-caps -- true");
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
 }
 
 #[test]

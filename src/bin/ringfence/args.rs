@@ -37,7 +37,8 @@ pub enum Subcommand {
     Probe,
 }
 
-/// Flags that make the policy. Every one has a key of the same name in a policy file.
+/// Flags that make the policy. Every one has a key of the same name in a policy file, and how often it may be said is for the library to judge:
+/// twice the same is no error.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Policy")]
 pub struct PolicyArguments {
@@ -51,13 +52,13 @@ pub struct PolicyArguments {
     pub credential: Vec<String>,
     /// Whether TLS through the built-in proxy must be for the very host that was asked for: `check` (unless told) or `any`.
     #[arg(long, value_name = "MODE")]
-    pub sni: Option<String>,
+    pub sni: Vec<String>,
     /// Go through this HTTP proxy, reached from the host; with no --allow, it alone decides.
     #[arg(long, value_name = "URL|HOST:PORT")]
-    pub proxy: Option<String>,
+    pub proxy: Vec<String>,
     /// Use a proxy at an address that the sandbox itself can route to.
     #[arg(long, value_name = "ADDR:PORT")]
-    pub proxy_at: Option<String>,
+    pub proxy_at: Vec<String>,
     /// Direct TCP endpoint, past the proxy (repeatable, comma-separated).
     #[arg(long, value_name = "HOST:PORT")]
     pub direct: Vec<String>,
@@ -70,19 +71,19 @@ pub struct PolicyArguments {
     /// Who answers questions about names inside: `auto` (built in, for names of the policy), `open` (for every name), `off`, or a
     /// resolver that the sandbox asks itself.
     #[arg(long, value_name = "auto|open|off|IP[:PORT]")]
-    pub dns: Option<String>,
+    pub dns: Vec<String>,
     /// How long an address of a direct name stays open after its answer has run out, 15 unless told.
     #[arg(long, value_name = "SECONDS")]
-    pub dns_grace: Option<String>,
+    pub dns_grace: Vec<String>,
     /// Name, or `*.NAME`, whose addresses may be private, though it looks public (repeatable, comma-separated).
     #[arg(long, value_name = "NAME")]
     pub private_name: Vec<String>,
     /// Let everything pass, tell what would be refused, and print the policy that would have allowed it.
-    #[arg(long)]
+    #[arg(long, overrides_with = "audit")]
     pub audit: bool,
     /// What to do when somebody else changes the rules of the fence: `report`, `mend` (unless told), or `end` the sandbox.
     #[arg(long, value_name = "report|mend|end")]
-    pub tampering: Option<String>,
+    pub tampering: Vec<String>,
     /// Prefix that addresses of sandboxes come from, 10.200.0.0/16 unless told (once for IPv4, once for IPv6).
     #[arg(long, value_name = "PREFIX")]
     pub pool: Vec<String>,
@@ -108,36 +109,36 @@ pub struct RunArguments {
 pub struct OptionArguments {
     /// User to run as, by number; the user who called sudo unless told, where there is one.
     #[arg(long, value_name = "UID[:GID]")]
-    pub user: Option<String>,
+    pub user: Vec<String>,
     /// Variable for the command's environment (repeatable).
     #[arg(long, value_name = "K=V")]
     pub env: Vec<String>,
     /// Name of the sandbox: its namespace is visible to ip-netns(8) under that name.
     #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
+    pub name: Vec<String>,
     /// No PID namespace of its own.
-    #[arg(long)]
+    #[arg(long, overrides_with = "share_pid")]
     pub share_pid: bool,
     /// Leave no capability.
-    #[arg(long, conflicts_with = "keep_caps")]
+    #[arg(long, conflicts_with = "keep_caps", overrides_with = "drop_caps")]
     pub drop_caps: bool,
-    /// Capabilities to keep, instead of those that Docker keeps without NET_RAW.
+    /// Capabilities to keep, instead of those that Docker keeps without NET_RAW (repeatable, comma-separated).
     #[arg(long, value_name = "CAP,…")]
-    pub keep_caps: Option<String>,
+    pub keep_caps: Vec<String>,
     #[command(flatten)]
     pub confinement: ConfinementArguments,
     /// Tell what is refused, a JSON object a line, to a file, standard error (`-`) or an open descriptor.
     #[arg(long, value_name = "FILE|-|fd:N")]
-    pub events: Option<String>,
+    pub events: Vec<String>,
     /// In which words events are told: `json`, our own, or `ocsf`.
     #[arg(long, value_name = "FORMAT")]
-    pub events_format: Option<String>,
+    pub events_format: Vec<String>,
     /// Show what the fence counts, in the words of Prometheus: a file that is replaced from time to time, or a socket that answers HTTP.
     #[arg(long, value_name = "FILE|unix:PATH")]
-    pub metrics: Option<String>,
+    pub metrics: Vec<String>,
     /// With --audit, write the policy that would have allowed what was used to this file.
     #[arg(long, value_name = "FILE")]
-    pub learn: Option<String>,
+    pub learn: Vec<String>,
     /// Say nothing but errors.
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
@@ -152,7 +153,7 @@ pub struct OptionArguments {
 pub struct ConfinementArguments {
     /// Keep the command from files with Landlock: `off`, `best-effort` or `required`; off unless told, or paths are named.
     #[arg(long, value_name = "MODE")]
-    pub landlock: Option<String>,
+    pub landlock: Vec<String>,
     /// Path that the command may read, besides what ordinary programs need (repeatable).
     #[arg(long, value_name = "PATH")]
     pub ro: Vec<String>,
@@ -161,7 +162,7 @@ pub struct ConfinementArguments {
     pub rw: Vec<String>,
     /// System calls that are refused: `default`, `userns` (the same, but new user namespaces may be made) or `off`.
     #[arg(long, value_name = "MODE")]
-    pub seccomp: Option<String>,
+    pub seccomp: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -44,46 +44,47 @@ fn flags(
     options: Option<&OptionArguments>,
 ) -> Result<Layer, PolicyError> {
     let mut layer = Layer::new();
-    let lists = [
+    let said = [
         (Key::Allow, &policy.allow),
         (Key::Credential, &policy.credential),
+        (Key::Sni, &policy.sni),
+        (Key::Proxy, &policy.proxy),
+        (Key::ProxyAt, &policy.proxy_at),
         (Key::Direct, &policy.direct),
         (Key::DirectUdp, &policy.direct_udp),
         (Key::DirectHost, &policy.direct_host),
+        (Key::Dns, &policy.dns),
+        (Key::DnsGrace, &policy.dns_grace),
         (Key::PrivateName, &policy.private_name),
+        (Key::Tampering, &policy.tampering),
         (Key::Pool, &policy.pool),
+        (Key::Landlock, &confinement.landlock),
         (Key::Ro, &confinement.ro),
         (Key::Rw, &confinement.rw),
+        (Key::Seccomp, &confinement.seccomp),
     ];
-    for (key, values) in lists {
+    let of_the_command = options.iter().flat_map(|options| {
+        [
+            (Key::User, &options.user),
+            (Key::Env, &options.env),
+            (Key::Name, &options.name),
+            (Key::KeepCaps, &options.keep_caps),
+            (Key::Events, &options.events),
+            (Key::EventsFormat, &options.events_format),
+            (Key::Metrics, &options.metrics),
+            (Key::Learn, &options.learn),
+        ]
+    });
+    for (key, values) in said.into_iter().chain(of_the_command) {
         values.iter().try_for_each(|value| layer.flag(key, value))?;
     }
-    if policy.audit {
-        layer.flag(Key::Audit, "true")?;
-    }
-    let mut single = |key, value: &Option<String>| value.iter().try_for_each(|value| layer.flag(key, value));
-    single(Key::Sni, &policy.sni)?;
-    single(Key::Proxy, &policy.proxy)?;
-    single(Key::ProxyAt, &policy.proxy_at)?;
-    single(Key::Dns, &policy.dns)?;
-    single(Key::DnsGrace, &policy.dns_grace)?;
-    single(Key::Tampering, &policy.tampering)?;
-    single(Key::Landlock, &confinement.landlock)?;
-    single(Key::Seccomp, &confinement.seccomp)?;
-    if let Some(options) = options {
-        single(Key::User, &options.user)?;
-        single(Key::Name, &options.name)?;
-        single(Key::KeepCaps, &options.keep_caps)?;
-        single(Key::Events, &options.events)?;
-        single(Key::EventsFormat, &options.events_format)?;
-        single(Key::Metrics, &options.metrics)?;
-        single(Key::Learn, &options.learn)?;
-        options.env.iter().try_for_each(|value| layer.flag(Key::Env, value))?;
-        if options.share_pid {
-            layer.flag(Key::SharePid, "true")?;
-        }
-        if options.drop_caps {
-            layer.flag(Key::DropCaps, "true")?;
+    for (key, on) in [
+        (Key::Audit, policy.audit),
+        (Key::SharePid, options.is_some_and(|options| options.share_pid)),
+        (Key::DropCaps, options.is_some_and(|options| options.drop_caps)),
+    ] {
+        if on {
+            layer.flag(key, "true")?;
         }
     }
     Ok(layer)
