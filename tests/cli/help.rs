@@ -44,6 +44,37 @@ fn every_flag_that_is_documented_is_in_the_help() {
     }
 }
 
+/// What stands under a heading, up to the next.
+fn under<'a>(help: &'a str, heading: &str) -> Vec<&'a str> {
+    let below = help.lines().skip_while(|line| *line != format!("{heading}:")).skip(1);
+    below.take_while(|line| line.is_empty() || line.starts_with(' ')).collect()
+}
+
+#[test]
+fn everything_stands_under_its_heading() {
+    let Some(world) = World::new() else { return };
+    for (arguments, heading, wanted) in [
+        ("run --help", "Arguments", &[][..]),
+        ("run --help", "Files and system calls", &["--landlock", "--ro", "--rw", "--seccomp"]),
+        (
+            "run --help",
+            "What is told",
+            &["--events", "--events-format", "--metrics", "--learn", "--quiet", "--verbose"],
+        ),
+        ("run --help", "Command", &["--user", "--env", "--name", "--share-pid", "--drop-caps", "--keep-caps"]),
+        ("plan --help", "Options", &["--format", "--help"]),
+        ("plan --help", "Files and system calls", &["--landlock", "--ro", "--rw", "--seccomp"]),
+        ("policy set --help", "Arguments", &[]),
+    ] {
+        let help = good(world.run(arguments));
+        let lines = under(&help, heading);
+        let begin = |with: &'static str| lines.iter().filter(move |line| line.trim_start().starts_with(with));
+        let found: Vec<String> = begin("-").map(|line| flags(line)[0].clone()).collect();
+        assert_eq!(found, wanted, "{arguments}, {heading}: {help}");
+        assert_eq!(begin("<").count(), usize::from(heading == "Arguments"), "{arguments}, {heading}: {help}");
+    }
+}
+
 /// Every `--flag` in a text.
 fn flags(text: &str) -> Vec<String> {
     let mut found = Vec::new();

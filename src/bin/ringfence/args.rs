@@ -94,13 +94,14 @@ pub struct PolicyArguments {
 
 #[derive(Debug, Args)]
 pub struct RunArguments {
+    // What is flattened comes last, here and below: its heading would be that of whatever stood behind it.
+    /// The command and its arguments.
+    #[arg(last = true, value_name = "CMD", required = true)]
+    pub command: Vec<OsString>,
     #[command(flatten)]
     pub policy: PolicyArguments,
     #[command(flatten)]
     pub options: OptionArguments,
-    /// The command and its arguments.
-    #[arg(last = true, value_name = "CMD", required = true)]
-    pub command: Vec<OsString>,
 }
 
 /// Flags that are about the command.
@@ -127,24 +128,8 @@ pub struct OptionArguments {
     pub keep_caps: Vec<String>,
     #[command(flatten)]
     pub confinement: ConfinementArguments,
-    /// Tell what is refused, a JSON object a line, to a file, standard error (`-`) or an open descriptor.
-    #[arg(long, value_name = "FILE|-|fd:N")]
-    pub events: Vec<String>,
-    /// In which words events are told: `json`, our own, or `ocsf`.
-    #[arg(long, value_name = "FORMAT")]
-    pub events_format: Vec<String>,
-    /// Show what the fence counts, in the words of Prometheus: a file that is replaced from time to time, or a socket that answers HTTP.
-    #[arg(long, value_name = "FILE|unix:PATH")]
-    pub metrics: Vec<String>,
-    /// With --audit, write the policy that would have allowed what was used to this file.
-    #[arg(long, value_name = "FILE")]
-    pub learn: Vec<String>,
-    /// Say nothing but errors.
-    #[arg(short, long, conflicts_with = "verbose")]
-    pub quiet: bool,
-    /// Say what is done; twice, with every detail.
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    pub verbose: u8,
+    #[command(flatten)]
+    pub telling: TellingArguments,
 }
 
 /// Flags about the files that the command may touch, and the system calls that it may make.
@@ -165,15 +150,39 @@ pub struct ConfinementArguments {
     pub seccomp: Vec<String>,
 }
 
+/// Flags about what is told, and to whom.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What is told")]
+pub struct TellingArguments {
+    /// Tell what is refused, a JSON object a line, to a file, standard error (`-`) or an open descriptor.
+    #[arg(long, value_name = "FILE|-|fd:N")]
+    pub events: Vec<String>,
+    /// In which words events are told: `json`, our own, or `ocsf`.
+    #[arg(long, value_name = "FORMAT")]
+    pub events_format: Vec<String>,
+    /// Show what the fence counts, in the words of Prometheus: a file that is replaced from time to time, or a socket that answers HTTP.
+    #[arg(long, value_name = "FILE|unix:PATH")]
+    pub metrics: Vec<String>,
+    /// With --audit, write the policy that would have allowed what was used to this file.
+    #[arg(long, value_name = "FILE")]
+    pub learn: Vec<String>,
+    /// Say nothing but errors.
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say what is done; twice, with every detail.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
 #[derive(Debug, Args)]
 pub struct PlanArguments {
+    /// How the plan is shown.
+    #[arg(long, value_enum, default_value_t = PlanFormat::Text)]
+    pub format: PlanFormat,
     #[command(flatten)]
     pub policy: PolicyArguments,
     #[command(flatten)]
     pub confinement: ConfinementArguments,
-    /// How the plan is shown.
-    #[arg(long, value_enum, default_value_t = PlanFormat::Text)]
-    pub format: PlanFormat,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -212,9 +221,9 @@ pub struct NamedArguments {
 #[derive(Debug, Args)]
 pub struct SetArguments {
     #[command(flatten)]
-    pub policy: PolicyArguments,
-    #[command(flatten)]
     pub named: NamedArguments,
+    #[command(flatten)]
+    pub policy: PolicyArguments,
 }
 
 #[derive(Debug, Args)]

@@ -16,13 +16,13 @@ use crate::replace::replace;
 use crate::{FAILED, io_error, report, settings, tell};
 
 pub fn run(arguments: RunArguments) -> Result<u8> {
-    log(arguments.options.quiet, arguments.options.verbose);
+    log(arguments.options.telling.quiet, arguments.options.telling.verbose);
     let settings = settings::settings(&arguments.policy, &arguments.options.confinement, Some(&arguments.options))?;
     let events = tell::open(&settings.run)?;
-    let told = arguments.options.quiet || events.as_ref().is_some_and(|events| events.stderr);
+    let told = arguments.options.telling.quiet || events.as_ref().is_some_and(|events| events.stderr);
     let command = command(&arguments.command, &settings.run)?;
     // Nobody hears of a process then, and to find out about it is most of what a short command waits for.
-    let unheard = arguments.options.quiet && events.is_none() && settings.run.learn.is_none();
+    let unheard = arguments.options.telling.quiet && events.is_none() && settings.run.learn.is_none();
     let options = SandboxOptions {
         identity: if unheard { Way::Off } else { Way::Auto },
         name: settings.run.name.clone(),

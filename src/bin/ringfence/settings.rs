@@ -69,10 +69,10 @@ fn flags(
             (Key::Env, &options.env),
             (Key::Name, &options.name),
             (Key::KeepCaps, &options.keep_caps),
-            (Key::Events, &options.events),
-            (Key::EventsFormat, &options.events_format),
-            (Key::Metrics, &options.metrics),
-            (Key::Learn, &options.learn),
+            (Key::Events, &options.telling.events),
+            (Key::EventsFormat, &options.telling.events_format),
+            (Key::Metrics, &options.telling.metrics),
+            (Key::Learn, &options.telling.learn),
         ]
     });
     for (key, values) in said.into_iter().chain(of_the_command) {
