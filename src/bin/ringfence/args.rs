@@ -26,7 +26,7 @@ pub enum Subcommand {
     Policy(ChangeArguments),
     /// Say which kernel features and privileges are there, and what each is needed for.
     Doctor(DoctorArguments),
-    /// Follow an nflog group as JSON lines, until SIGINT or SIGTERM: what a fence refuses goes to group 1 of its namespace.
+    /// Follow an nflog group of other rules as JSON lines, until SIGINT or SIGTERM; what a fence refuses is read by its supervisor: use `run --events`.
     Events(EventsArguments),
     /// Save, restore or list the whole nftables ruleset of a network namespace.
     Rules(RulesArguments),
