@@ -98,7 +98,7 @@ fn read(layer: &mut Layer, key: Key, value: &Spanned<DeValue<'_>>, places: &Plac
         (arity, other) => {
             let expected = match (arity, key) {
                 (Arity::Switch, _) => "`true` or `false` without quotes",
-                (Arity::One, Key::DnsGrace) => "a number without quotes",
+                (Arity::One, Key::DnsGrace) => "whole seconds",
                 (Arity::One, _) => "a string",
                 (Arity::Many, Key::Env) => "a string, a list of strings, or a table",
                 (Arity::Many, Key::Credential) => "a string, a table, or a list of these (`[[credential]]`)",
@@ -152,6 +152,8 @@ fn credential(layer: &mut Layer, parts: &DeTable<'_>, origin: &Origin, places: &
 fn wrong_type(key: Key, value: &DeValue<'_>, expected: &str) -> PolicyError {
     let error = PolicyError::new(expected, format!("{key} = {}", type_of(value)));
     match value {
+        // Nothing becomes whole in quotes.
+        _ if key == Key::DnsGrace => error,
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) => error.because("write it in quotes"),
         _ => error,
     }
@@ -184,7 +186,7 @@ fn not_toml(error: &toml::de::Error, text: &str, places: &Places<'_>) -> PolicyE
     let origin = places.origin(at);
     if error.message().starts_with("duplicate key") {
         let key = text.get(span).unwrap_or_default();
-        return PolicyError::new("a key for the first time", key).because("a key stands once in a file").at(origin);
+        return PolicyError::new("possible twice", key).because("a key stands once in a file").at(origin);
     }
     let found = text[at..].chars().next().map_or("the end of the file".into(), String::from);
     PolicyError::new("TOML here", found).because(error.message()).at(origin)
@@ -388,11 +390,12 @@ env = { B = "ä,2", A = "" }
                 "keep-caps = []",
                 "p.toml:1:13: `keep-caps = []` is not a list of capabilities to keep (to keep none, write `drop-caps = true`)",
             ),
-            (
-                "dns = 'off'\ndns = 'off'",
-                "p.toml:2:1: `dns` is not a key for the first time (a key stands once in a file)",
-            ),
-            ("[env]\nA = ''\nA = ''", "p.toml:3:1: `A` is not a key for the first time (a key stands once in a file)"),
+            ("dns-grace = 7.0", "p.toml:1:13: `dns-grace = <float>` is not whole seconds"),
+            ("dns-grace = ['7']", "p.toml:1:13: `dns-grace = <list>` is not whole seconds"),
+            ("dns-grace = '7.0'", "p.toml:1:13: `7.0` is not whole seconds from 0 to 86400"),
+            ("dns-grace = -1", "p.toml:1:13: `-1` is not whole seconds from 0 to 86400"),
+            ("dns = 'off'\ndns = 'off'", "p.toml:2:1: `dns` is not possible twice (a key stands once in a file)"),
+            ("[env]\nA = ''\nA = ''", "p.toml:3:1: `A` is not possible twice (a key stands once in a file)"),
             (
                 "dns = secret",
                 "p.toml:1:7: `s` is not TOML here (string values must be quoted, expected literal string)",
