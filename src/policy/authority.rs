@@ -80,46 +80,47 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Parses `HOST:PORT`, where the port may not be left out.
-pub(super) fn host_and_port(text: &str) -> Result<(Host, NonZeroU16), Reason> {
-    with_port(text, Authority::host)
+/// Parses `HOST:PORT`, where the port may not be left out; `usual` is the one to suggest to whoever does.
+pub(super) fn host_and_port(text: &str, usual: u16) -> Result<(Host, NonZeroU16), Reason> {
+    with_port(text, usual, Authority::host)
 }
 
-/// Parses something with a port behind it, which may not be left out.
+/// Parses something with a port behind it, which may not be left out; `usual` is the one to suggest to whoever does.
 pub(super) fn with_port<'a, T>(
     text: &'a str,
+    usual: u16,
     read: impl FnOnce(Authority<'a>) -> Result<T, Reason>,
 ) -> Result<(T, NonZeroU16), Reason> {
     let authority = Authority::split(text)?;
     if authority.form == Form::Colons {
-        return Err(brackets(text));
+        return Err(brackets(text, usual));
     }
     let host = read(authority)?;
     match authority.port()? {
         Some(port) => Ok((host, port)),
-        None => Err(format!("the port is missing: write {}", part(&format!("{text}:443")))),
+        None => Err(format!("the port is missing: write {}", part(&format!("{text}:{usual}")))),
     }
 }
 
-/// Parses `ADDRESS:PORT`.
-pub(super) fn address_and_port(text: &str) -> Result<(IpAddr, NonZeroU16), Reason> {
-    match host_and_port(text)? {
+/// Parses `ADDRESS:PORT`, as [`host_and_port`].
+pub(super) fn address_and_port(text: &str, usual: u16) -> Result<(IpAddr, NonZeroU16), Reason> {
+    match host_and_port(text, usual)? {
         (Host::Address(address), port) => Ok((address, port)),
         (Host::Name(name), _) => Err(format!("an address is due here, and {} is a name", part(name.as_str()))),
     }
 }
 
 /// How to spell an IPv6 address with a port, to somebody who left out the brackets.
-fn brackets(text: &str) -> Reason {
+fn brackets(text: &str, usual: u16) -> Reason {
     if let Some((address, tail)) = text.rsplit_once(':')
         && address.parse::<Ipv6Addr>().is_ok()
         && port(tail).is_ok()
     {
         format!("an IPv6 address with a port stands in brackets: `[{address}]:{tail}`")
     } else if text.parse::<Ipv6Addr>().is_ok() {
-        format!("an IPv6 address stands in brackets, and the port is missing: `[{text}]:443`")
+        format!("an IPv6 address stands in brackets, and the port is missing: `[{text}]:{usual}`")
     } else {
-        "several colons, and no IPv6 address in brackets such as `[2001:db8::9]:443`".into()
+        format!("several colons, and no IPv6 address in brackets such as `[2001:db8::9]:{usual}`")
     }
 }
 

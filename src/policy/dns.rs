@@ -59,7 +59,7 @@ impl DnsMode {
                     _ if !text.contains(':') => {
                         return Err("a resolver is named by its address, and this is none".into());
                     }
-                    _ => address_and_port(text)?,
+                    _ => address_and_port(text, DOMAIN.get())?,
                 }
             }
         };

@@ -103,7 +103,7 @@ impl Endpoint {
     /// Whatever is not one host or pattern and one port, and whatever the sandbox can't send to over its wire: loopback,
     /// unspecified, multicast, broadcast and link-local IPv6 addresses.
     pub fn parse(text: &str, transport: Transport) -> Result<Self, PolicyError> {
-        let parsed = with_port(text, EndpointHost::read).and_then(|(host, port)| {
+        let parsed = with_port(text, 443, EndpointHost::read).and_then(|(host, port)| {
             let endpoint = Self { host, port, transport };
             endpoint.check().map(|()| endpoint)
         });

@@ -12,6 +12,9 @@ use super::host::WithPort;
 use super::origin::{REDACTED, part};
 use super::{Host, PolicyError};
 
+/// What most proxies listen on, ours too.
+const USUAL: u16 = 3128;
+
 /// User and password for a proxy. Shown nowhere: neither by `Debug` nor in JSON.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -98,7 +101,7 @@ impl ProxyUrl {
             if text.contains('@') {
                 return Err("credentials stand in a URL: `http://USER:PASSWORD@HOST:PORT`".into());
             }
-            let (host, port) = host_and_port(text)?;
+            let (host, port) = host_and_port(text, USUAL)?;
             return Self::checked(host, port, None);
         };
         match scheme.to_ascii_lowercase().as_str() {
@@ -206,7 +209,7 @@ impl FromStr for ProxyAt {
 
     fn from_str(text: &str) -> Result<Self, PolicyError> {
         let instead = "a proxy on the host's is reached with `--proxy`";
-        let parsed = address_and_port(text).and_then(|(address, port)| match unreachable(address, instead) {
+        let parsed = address_and_port(text, USUAL).and_then(|(address, port)| match unreachable(address, instead) {
             Some(reason) => Err(reason),
             None => Ok(Self { address, port }),
         });
@@ -257,7 +260,7 @@ mod tests {
     fn proxies_that_are_not() {
         for (text, found, reason) in [
             ("", "", "it is empty"),
-            ("proxy", "proxy", "the port is missing: write `proxy:443`"),
+            ("proxy", "proxy", "the port is missing: write `proxy:3128`"),
             ("http://", "http://", "it is empty"),
             ("http:///", "http:///", "it is empty"),
             ("http://:80", "http://:80", "the host is missing"),
@@ -334,7 +337,7 @@ mod tests {
         }
         for (text, reason) in [
             ("proxy.example:3128", "an address is due here, and `proxy.example` is a name"),
-            ("203.0.113.9", "the port is missing: write `203.0.113.9:443`"),
+            ("203.0.113.9", "the port is missing: write `203.0.113.9:3128`"),
             (
                 "127.0.0.1:3128",
                 "`127.0.0.1` is the sandbox's own loopback; a proxy on the host's is reached with `--proxy`",

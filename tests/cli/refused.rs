@@ -60,6 +60,13 @@ fn endpoints_that_cannot_be() {
         &["--proxy-at", "web.example:3128"],
         "--proxy-at: `web.example:3128` is not a proxy `ADDRESS:PORT` (an address is due here, and `web.example` is a name)",
     );
+    for (flag, what) in
+        [("--proxy", "`http://[USER[:PASSWORD]@]HOST[:PORT]` or `HOST:PORT`"), ("--proxy-at", "`ADDRESS:PORT`")]
+    {
+        let line =
+            format!("{flag}: `203.0.113.9` is not a proxy {what} (the port is missing: write `203.0.113.9:3128`)");
+        refused(&world, &[flag, "203.0.113.9"], &line);
+    }
     refused(
         &world,
         &["--allow", "not a name"],
@@ -122,7 +129,7 @@ fn options_that_cannot_be() {
         ("", "a resolver is named by its address, and this is none"),
         ("203.0.113.53:0", "port 0 cannot be connected to"),
         ("203.0.113.53:65536", "`65536` is no port from 1 to 65535"),
-        ("2001:db8::53:x", "several colons, and no IPv6 address in brackets such as `[2001:db8::9]:443`"),
+        ("2001:db8::53:x", "several colons, and no IPv6 address in brackets such as `[2001:db8::9]:53`"),
     ] {
         let what = "is not `auto`, `open`, `off` or a resolver `ADDRESS[:PORT]`";
         refused(&world, &["--dns", value], &format!("--dns: `{value}` {what} ({why})"));
