@@ -287,7 +287,7 @@ impl Netns {
         let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::openat(&directory, name, flags, UNMOUNTED).map_err(|errno| match errno {
             Errno::EXIST => Error::new(ErrorKind::Conflict, format!("the name `{name}` is taken"))
-                .hint(format!("take another name, or delete it: ip netns delete {name}")),
+                .hint(format!("take another name, or, if nobody uses it any more, delete it: ip netns delete {name}")),
             errno => refused(errno, what()),
         })?;
         // Mounted by descriptor at both ends: needs no /proc, and nobody can put another file under the path meanwhile.

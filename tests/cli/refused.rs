@@ -372,7 +372,7 @@ fn what_another_sandbox_has() {
         125,
         &[
             "--name: can't name the sandbox `taken`: the name `taken` is taken",
-            "take another name, or delete it: ip netns delete taken",
+            "take another name, or, if nobody uses it any more, delete it: ip netns delete taken",
         ],
     );
     drop(first.stdin.take());
