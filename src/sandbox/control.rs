@@ -208,8 +208,8 @@ impl Asked {
         Ok(match request.order {
             Order::Show => Self::Show,
             Order::Set => Self::Set(Box::new(policy)),
-            Order::Allow => Self::Allow(entries(policy)?),
-            Order::Revoke => Self::Revoke(entries(policy)?),
+            Order::Allow => Self::Allow(entries(policy, "allow")?),
+            Order::Revoke => Self::Revoke(entries(policy, "revoke")?),
         })
     }
 }
@@ -241,21 +241,32 @@ async fn obey(line: &[u8], control: &Control) -> Result<String> {
     Ok(control.policy().to_toml())
 }
 
-/// The lines of a policy that can be added and taken away one by one.
-fn entries(policy: Policy) -> Result<Vec<Entry>> {
+/// The lines of a policy that can be added and taken away one by one, and that it has to have.
+fn entries(policy: Policy, order: &str) -> Result<Vec<Entry>> {
     let direct = policy.direct.into_iter().map(|to| Entry::Direct(to.value));
     let entries: Vec<Entry> = direct.chain(policy.allow.into_iter().map(|entry| Entry::Allow(entry.value))).collect();
     let other = policy.proxy.is_some()
         || policy.proxy_at.is_some()
         || !policy.private_names.is_empty()
-        || [policy.dns.origin, policy.dns_grace.origin, policy.audit.origin, policy.pool.origin]
-            .iter()
-            .any(|origin| *origin != Origin::Default);
-    if other || entries.is_empty() {
-        let what = "destinations and direct endpoints are allowed and revoked one by one, and nothing else";
-        return Err(Error::new(ErrorKind::Policy, what).hint("--allow, --direct, --direct-udp, --direct-host"));
-    }
-    Ok(entries)
+        || !policy.credentials.is_empty()
+        || [
+            policy.dns.origin,
+            policy.dns_grace.origin,
+            policy.audit.origin,
+            policy.pool.origin,
+            policy.sni.origin,
+            policy.tampering.origin,
+        ]
+        .iter()
+        .any(|origin| *origin != Origin::Default);
+    let what = match (other, entries.is_empty()) {
+        (false, false) => return Ok(entries),
+        (true, _) => {
+            "destinations and direct endpoints are allowed and revoked one by one, and nothing else".to_owned()
+        }
+        (false, true) => format!("nothing to {order} was named"),
+    };
+    Err(Error::new(ErrorKind::Policy, what).hint("--allow, --direct, --direct-udp, --direct-host"))
 }
 
 /// Gives orders to a sandbox of another process on this host, by its name.
@@ -366,5 +377,36 @@ pub fn read_answer(name: &SandboxName, answer: &[u8]) -> Result<String> {
         }
         Answer { policy: Some(policy), .. } => Ok(policy),
         _ => Err(Error::new(ErrorKind::Decode, format!("the sandbox `{name}` gave no answer"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_alone_and_there_is_one() {
+        let read = |order: &str, policy: &str| {
+            let line = serde_json::json!({"ringfence": VERSION, "order": order, "policy": policy}).to_string();
+            read_order(line.as_bytes()).map_err(|error| error.to_string())
+        };
+        for order in ["allow", "revoke"] {
+            assert!(read(order, "allow = 'a'\ndirect = 'b:1'").is_ok());
+            assert_eq!(read(order, ""), Err(format!("nothing to {order} was named")));
+            for other in [
+                "proxy = 'p:1'",
+                "dns = 'auto'",
+                "dns-grace = 15",
+                "private-name = 'a'",
+                "audit = false",
+                "tampering = 'end'",
+                "pool = '10.9.0.0/16'",
+                "sni = 'any'",
+                "credential = 'A=env:B,to=a'",
+            ] {
+                let error = read(order, &format!("allow = 'a'\n{other}")).unwrap_err();
+                assert!(error.ends_with("allowed and revoked one by one, and nothing else"), "{other}: {error}");
+            }
+        }
     }
 }
