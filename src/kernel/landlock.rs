@@ -120,7 +120,11 @@ impl Landlock {
             if *origin == Origin::Default {
                 tracing::debug!(path = %path.display(), %why, "not given to the command");
             } else {
-                tracing::warn!("{origin}: `{}` can't be given to the command: {why}", path.display());
+                let why = match why {
+                    io::ErrorKind::NotFound => "does not exist".to_owned(),
+                    why => format!("can't be opened ({why})"),
+                };
+                tracing::warn!("{origin}: `{}` {why}, and is left out", path.display());
             }
         }
         let enforcement = match missing(version) {

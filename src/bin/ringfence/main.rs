@@ -7,6 +7,7 @@ mod args;
 mod demo;
 mod doctor;
 mod events;
+mod log;
 mod metrics;
 mod plan;
 mod policy;

@@ -93,7 +93,7 @@ fn program(denial: &Denial) -> Option<String> {
 }
 
 /// A program chooses its name and may choose one that moves a cursor.
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
         // Of the printable ones, `escape_debug` escapes these three alone.

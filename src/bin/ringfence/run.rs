@@ -13,10 +13,10 @@ use ringfence::{Command, Counters, Error, ErrorKind, Host, Result, Running, Sand
 use crate::args::RunArguments;
 use crate::metrics::Metrics;
 use crate::replace::replace;
-use crate::{FAILED, io_error, report, settings, tell};
+use crate::{FAILED, io_error, log, report, settings, tell};
 
 pub fn run(arguments: RunArguments) -> Result<u8> {
-    log(arguments.options.telling.quiet, arguments.options.telling.verbose);
+    log::start(arguments.options.telling.quiet, arguments.options.telling.verbose);
     let settings = settings::settings(&arguments.policy, &arguments.options.confinement, Some(&arguments.options))?;
     let events = tell::open(&settings.run)?;
     let told = arguments.options.telling.quiet || events.as_ref().is_some_and(|events| events.stderr);
@@ -153,20 +153,4 @@ fn command(line: &[std::ffi::OsString], options: &RunOptions) -> Result<Command>
     }
     // A directory that is gone can't be given to anybody.
     Ok(command.files(Files::new(options, std::env::current_dir().ok().as_deref())))
-}
-
-/// Sends what the library tells to standard error: warnings, and with `-v` more.
-fn log(quiet: bool, verbose: u8) {
-    let level = match (quiet, verbose) {
-        (true, _) => tracing_subscriber::filter::LevelFilter::ERROR,
-        (false, 0) => tracing_subscriber::filter::LevelFilter::WARN,
-        (false, 1) => tracing_subscriber::filter::LevelFilter::INFO,
-        (false, _) => tracing_subscriber::filter::LevelFilter::DEBUG,
-    };
-    // Fails only if somebody was faster, and then that one is as good.
-    let _ = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .try_init();
 }
