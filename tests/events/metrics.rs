@@ -91,7 +91,10 @@ fn a_link_in_the_way_of_metrics_is_not_followed() {
 #[test]
 fn where_metrics_can_not_be_shown_nothing_is_started() {
     let Some(world) = World::new() else { return };
+    let pipe = world.directory().join("pipe").display().to_string();
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     for (to, wanted) in [
+        (pipe.as_str(), "only a regular file can be replaced"),
         ("/nowhere/metrics", "--metrics: can't show metrics at `/nowhere/metrics`: No such file or directory"),
         ("unix:/nowhere/metrics", "can't show metrics at `unix:/nowhere/metrics`: No such file or directory"),
         ("unix:", "it is empty"),

@@ -1,7 +1,7 @@
 //! `--audit` and `--learn`: what would be refused passes, is told, and becomes a policy under which nothing is refused.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::{Authority, Inside, echo, hears, no_policy, policy};
@@ -216,13 +216,19 @@ fn learning_that_cannot_be() {
     assert!(error.starts_with("ringfence: --learn: ") && error.contains("audit"), "{error}");
     let (code, out, error) = refused("--audit --learn ");
     assert_eq!((code, out.as_str()), (Some(125), ""), "{error}");
-    // The command has run when it turns out that its folder is gone: its status counts, and what was learned is on standard error.
-    let (code, out, error) = refused("--audit --learn /nowhere/learned.toml");
-    assert!(
-        error.contains("can't write what was learned to `/nowhere/learned.toml`: No such file or directory"),
-        "{error}"
-    );
-    println!("{code:?} {out} {error}");
+    let link = world.directory().join("link.toml");
+    let pipe = world.directory().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    std::os::unix::fs::symlink(&pipe, &link).unwrap();
+    for (file, why) in [
+        (Path::new("/nowhere/learned.toml"), "No such file or directory"),
+        (link.as_path(), "only a regular file can be replaced"),
+        (pipe.as_path(), "only a regular file can be replaced"),
+    ] {
+        let (code, out, error) = refused(&format!("--audit --learn {}", file.display()));
+        assert_eq!((code, out.as_str()), (Some(125), ""), "{error}");
+        assert!(error.contains(&format!("can't write what was learned to `{}`: {why}", file.display())), "{error}");
+    }
     // A file that is there is replaced as a whole, a folder is not.
     let file = world.directory().join("learned.toml");
     std::fs::write(&file, "old").unwrap();
@@ -256,5 +262,35 @@ fn nothing_that_is_put_in_the_way_keeps_the_policy_from_being_written() {
     assert!(std::fs::read_to_string(&file).unwrap().starts_with("# What an audit has learned."));
     for (name, content) in [("victim", "untouched"), (&guessed[0], "somebody's own"), (&guessed[1], "somebody's own")] {
         assert_eq!(std::fs::read_to_string(path(name)).ok().as_deref(), Some(content), "{name}");
+    }
+}
+
+#[test]
+fn a_directory_that_is_moved_away_is_the_one_that_was_meant() {
+    let Some(world) = World::new() else { return };
+    let path = |name: &str| world.directory().join(name);
+    for folder in ["out", "elsewhere"] {
+        std::fs::create_dir(path(folder)).unwrap();
+    }
+    for name in ["learned.toml", "m.prom", "m.sock"] {
+        std::fs::write(path("elsewhere").join(name), "untouched").unwrap();
+    }
+    for metrics in ["m.prom", "unix:m.sock"] {
+        let (unix, name) = metrics.split_once(':').map_or(("", metrics), |(_, name)| ("unix:", name));
+        let metrics = format!("{unix}{}", path("out").join(name).display());
+        let mut command = world.ringfence(["run", "-q", "--audit", "--metrics", &metrics, "--learn"]);
+        command.arg(path("out/learned.toml")).args(["--", "sh", "-c", "cd $0 && mv out moved && ln -s elsewhere out"]);
+        command.arg(world.directory());
+        let output = world.output(command);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        for name in ["learned.toml", "m.prom", "m.sock"] {
+            assert_eq!(std::fs::read_to_string(path("elsewhere").join(name)).unwrap(), "untouched", "{name}");
+        }
+        assert!(
+            std::fs::read_to_string(path("moved/learned.toml")).unwrap().starts_with("# What an audit has learned.")
+        );
+        assert!(!path("moved/m.sock").exists());
+        std::fs::remove_file(path("out")).unwrap();
+        std::fs::rename(path("moved"), path("out")).unwrap();
     }
 }

@@ -1,9 +1,6 @@
 //! `ringfence run --metrics`: what the fence counts, for Prometheus: a file that is replaced, or a socket that answers HTTP.
 
 use std::convert::Infallible;
-use std::fs;
-use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -14,12 +11,13 @@ use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use ringfence::policy::{MetricsTo, Sourced};
 use ringfence::{Counters, Error, ErrorKind, Result};
+use rustix::fs::FileType;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Interval;
 
-use crate::replace::replace;
+use crate::place::Place;
 
 /// How often the file is replaced.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -30,9 +28,9 @@ const SCRAPES: usize = 8;
 /// Whoever asks for metrics, and how they get them.
 pub enum Metrics {
     /// Written from time to time.
-    File { path: PathBuf, ticks: Interval },
+    File { place: Place, shown: String, ticks: Interval },
     /// Asked for.
-    Socket { path: PathBuf, asked: mpsc::Receiver<Ask>, _serving: JoinSet<()> },
+    Socket { place: Place, own: Option<(FileType, u64, u64)>, asked: mpsc::Receiver<Ask>, _serving: JoinSet<()> },
 }
 
 /// Somebody waits for text.
@@ -49,20 +47,23 @@ impl Metrics {
         };
         match &to.value {
             MetricsTo::File(path) => {
-                replace(path, "").map_err(fail)?;
-                Ok(Self::File { path: path.clone(), ticks: tokio::time::interval(PERIOD) })
+                let place = Place::of_file(path).map_err(fail)?;
+                place.replace("").map_err(fail)?;
+                Ok(Self::File { place, shown: path.display().to_string(), ticks: tokio::time::interval(PERIOD) })
             }
             MetricsTo::Unix(path) => {
                 // Left over from one that was killed: nobody listens there any more.
-                let socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+                let place = Place::open(path).map_err(fail)?;
+                let socket = place.identity().is_some_and(|(kind, ..)| kind == FileType::Socket);
                 if socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-                    fs::remove_file(path).map_err(fail)?;
+                    place.remove().map_err(fail)?;
                 }
                 let listener = UnixListener::bind(path).map_err(fail)?;
+                let own = place.identity();
                 let (ask, asked) = mpsc::channel(SCRAPES);
                 let mut serving = JoinSet::new();
                 serving.spawn(serve(listener, ask));
-                Ok(Self::Socket { path: path.clone(), asked, _serving: serving })
+                Ok(Self::Socket { place, own, asked, _serving: serving })
             }
         }
     }
@@ -90,9 +91,9 @@ impl Metrics {
         match (self, ask) {
             // Whoever asked may have gone.
             (_, Some(ask)) => drop(ask.send(text)),
-            (Self::File { path, .. }, None) => {
-                if let Err(error) = replace(path, &text) {
-                    tracing::warn!(%error, "can't write metrics to `{}`", path.display());
+            (Self::File { place, shown, .. }, None) => {
+                if let Err(error) = place.replace(&text) {
+                    tracing::warn!(%error, "can't write metrics to `{shown}`");
                 }
             }
             (Self::Socket { .. }, None) => {}
@@ -102,9 +103,12 @@ impl Metrics {
 
 impl Drop for Metrics {
     fn drop(&mut self) {
-        if let Self::Socket { path, .. } = self {
+        // What somebody else put there is theirs.
+        if let Self::Socket { place, own, .. } = self
+            && place.identity() == *own
+        {
             // Nobody is left to be told.
-            let _ = fs::remove_file(path);
+            let _ = place.remove();
         }
     }
 }

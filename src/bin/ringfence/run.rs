@@ -7,12 +7,12 @@ use ringfence::kernel::child::{self, ExecError};
 use ringfence::kernel::identity::Way;
 use ringfence::kernel::passwd::{Account, sudo_user};
 use ringfence::plan::Files;
-use ringfence::policy::{Capabilities, RunOptions};
+use ringfence::policy::{Capabilities, LearnTo, RunOptions, Sourced};
 use ringfence::{Command, Counters, Error, ErrorKind, Host, Result, Running, Sandbox, SandboxOptions};
 
 use crate::args::RunArguments;
 use crate::metrics::Metrics;
-use crate::replace::replace;
+use crate::place::Place;
 use crate::{FAILED, io_error, log, report, settings, tell};
 
 pub fn run(arguments: RunArguments) -> Result<u8> {
@@ -20,6 +20,11 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
     let settings = settings::settings(&arguments.policy, &arguments.options.confinement, Some(&arguments.options))?;
     let events = tell::open(&settings.run)?;
     let told = arguments.options.telling.quiet || events.as_ref().is_some_and(|events| events.stderr);
+    let learn = settings.run.learn.clone().map(|file| match Place::of_file(file.value.as_path()) {
+        Ok(place) => Ok((file, place)),
+        Err(error) => Err(unlearned(&file, error)),
+    });
+    let learn = learn.transpose()?;
     let command = command(&arguments.command, &settings.run)?;
     // Nobody hears of a process then, and to find out about it is most of what a short command waits for.
     let unheard = arguments.options.telling.quiet && events.is_none() && settings.run.learn.is_none();
@@ -89,17 +94,20 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
             if !told {
                 tell_person(&format!("ringfence: a policy that allows this:\n{learned}"));
             }
-            if let Some(file) = &settings.run.learn
-                && let Err(error) = replace(file.value.as_path(), &learned)
+            if let Some((file, place)) = &learn
+                && let Err(error) = place.replace(&learned)
             {
-                let what = format!("{}: can't write what was learned to `{}`", file.origin, file.value);
-                crate::complain(&io_error(what, error));
+                crate::complain(&unlearned(file, error));
             }
         }
         drop(signals);
         // An error too, after all that was refused has been told.
         Ok(status?.code_for_shell())
     })
+}
+
+fn unlearned(file: &Sourced<LearnTo>, error: std::io::Error) -> Error {
+    io_error(format!("{}: can't write what was learned to `{}`", file.origin, file.value), error)
 }
 
 /// What both sides counted.
