@@ -48,15 +48,20 @@ pub enum Event {
     Summary(Box<Summary>),
 }
 
+/// What the rule of a fence with that prefix does with what it logs; `None` of a rule that is not of a fence.
+pub(crate) fn verdict_of(prefix: &str) -> Option<&'static str> {
+    RULES.iter().find(|(rule, _)| *rule == prefix).map(|(_, verdict)| *verdict)
+}
+
 impl Event {
     /// The event of a logged packet. `received` stands in where the kernel does not tell the time, which on the output hook it never does.
     pub fn of(message: &Message<'_>, received: SystemTime) -> Self {
         let prefix = message.prefix.as_deref().unwrap_or_default();
-        let ours = RULES.iter().find(|(rule, _)| *rule == prefix);
+        let verdict = verdict_of(prefix);
         let packet = message.packet().and_then(Result::ok);
         let ports = packet.as_ref().and_then(|packet| packet.ports());
         let attempt = Attempt {
-            verdict: ours.map(|(_, verdict)| *verdict),
+            verdict,
             family: packet.as_ref().map(|packet| match packet.version {
                 Version::V4 => "ipv4",
                 Version::V6 => "ipv6",
@@ -68,12 +73,12 @@ impl Event {
             dport: ports.map(|(_, destination)| destination),
             uid: message.uid,
             gid: message.gid,
-            identity: ours.map(|_| Identity::unknown("nobody looked for the process")),
+            identity: verdict.map(|_| Identity::unknown("nobody looked for the process")),
             rule: (!prefix.is_empty()).then(|| prefix.to_owned()),
-            denial_stage: ours.map(|_| "bypass"),
+            denial_stage: verdict.map(|_| "bypass"),
             ..Attempt::at(message.timestamp.unwrap_or(received))
         };
-        if ours.is_some() { Self::Bypass(Box::new(attempt)) } else { Self::Packet(Box::new(attempt)) }
+        if verdict.is_some() { Self::Bypass(Box::new(attempt)) } else { Self::Packet(Box::new(attempt)) }
     }
 
     /// The event as one line of JSON, without the line's end.

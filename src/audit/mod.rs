@@ -12,6 +12,8 @@ mod report;
 mod summary;
 mod time;
 
+#[cfg(feature = "sandbox")]
+pub(crate) use event::verdict_of;
 pub use event::{Attempt, Event, Lost, SCHEMA, Tamperer, Tampering};
 pub use identity::{Ancestor, Attempted, Identify, Identity, Process};
 #[cfg(feature = "sandbox")]

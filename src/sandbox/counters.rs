@@ -10,8 +10,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::audit::verdict_of;
 use crate::kernel::nftables::Socket;
-use crate::nft::{Expr, Handle, Rule, TableId, Verdict};
+use crate::nft::{CmpOp, Expr, Handle, MetaKey, Rule, TableId, Verdict};
 use crate::{Error, ErrorKind, Result};
 
 /// What the rules of a sandbox, or of a host's table, counted so far.
@@ -65,13 +66,18 @@ impl Counted {
             }
         }
         let (packets, bytes) = counter?;
-        let proto = match named.as_deref() {
-            Some("bypass-tcp") => Some("tcp"),
-            Some("bypass-udp") => Some("udp"),
-            Some("bypass-icmp") => Some("icmp"),
-            Some("bypass-icmpv6") => Some("icmpv6"),
+        let proto = rule.exprs.windows(2).find_map(|pair| match pair {
+            [Expr::Meta { key: MetaKey::L4Proto, .. }, Expr::Cmp { op: CmpOp::Eq, data, .. }] => {
+                match data.as_bytes() {
+                    [1] => Some("icmp"),
+                    [6] => Some("tcp"),
+                    [17] => Some("udp"),
+                    [58] => Some("icmpv6"),
+                    _ => None,
+                }
+            }
             _ => None,
-        };
+        });
         Some(Self { chain: rule.chain.to_string(), verdict: verdict?, rule: named, proto, packets, bytes })
     }
 }
@@ -175,12 +181,12 @@ impl Rules {
         Ok((counted, intact))
     }
 
-    /// Packets that each logging rule counted, by the rule's prefix.
+    /// Packets that each logging rule of a fence counted, by the rule's prefix.
     pub(super) fn logged(&self, socket: &mut Socket) -> Result<(Vec<(String, u64)>, bool)> {
         let (counted, intact) = self.read(socket)?;
         let mut logged: Vec<(String, u64)> = Vec::new();
         for Counted { rule, packets, .. } in counted {
-            let Some(rule) = rule.filter(|rule| rule.starts_with("bypass-")) else { continue };
+            let Some(rule) = rule.filter(|rule| verdict_of(rule).is_some()) else { continue };
             match logged.iter_mut().find(|(known, _)| *known == rule) {
                 Some((_, sum)) => *sum += packets,
                 None => logged.push((rule, packets)),
@@ -193,6 +199,25 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nft::{ChainName, Family, Log, TableName};
+
+    #[test]
+    fn a_rule_about_one_protocol_says_which() {
+        let table = TableId { family: Family::Inet, name: TableName::new("ringfence").unwrap() };
+        let chain = ChainName::new("refuse").unwrap();
+        let rule = || Rule::new(&table, &chain);
+        let log =
+            |prefix: &str| Log { group: 1, prefix: Some(prefix.to_owned()), snaplen: None, queue_threshold: None };
+        for (rule, wanted) in [
+            (rule().l4proto(17).log(log("audit-udp")), (Some("audit-udp"), Some("udp"))),
+            (rule().l4proto(58).log(log("bypass-icmpv6")), (Some("bypass-icmpv6"), Some("icmpv6"))),
+            (rule().l4proto(6), (None, Some("tcp"))),
+            (rule().log(log("audit-other")), (Some("audit-other"), None)),
+        ] {
+            let counted = Counted::of(&rule.counter().verdict(Verdict::Accept)).unwrap();
+            assert_eq!((counted.rule.as_deref(), counted.proto), wanted);
+        }
+    }
 
     #[test]
     fn counters_are_told_by_verdict_protocol_and_sandbox() {

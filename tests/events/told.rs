@@ -1,14 +1,17 @@
 //! `ringfence run --events`: what is told, where, and what becomes of it when nobody reads.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::ocsf;
+use crate::support::PATIENCE;
 use crate::world::{RINGFENCE, World, finish, good, oracle, text};
 
 /// Sends one packet of each kind; run as root with the raw sockets that `--keep-caps` leaves.
@@ -318,6 +321,76 @@ fn a_hundred_thousand_at_full_speed_are_all_accounted_for() {
     assert_eq!(counted(summary), 100_000, "{summary}");
     assert_eq!(received + lost, 100_000, "{summary}");
     assert_eq!(summary["refused"], 100_000);
+}
+
+/// Waits for a word, floods, and says so.
+const FLOOD_WHEN_TOLD: &str = "
+import socket, sys
+print('ready', flush=True)
+sys.stdin.readline()
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(100000):
+    try: s.sendto(b'x', ('203.0.113.10', 9))
+    except OSError: pass
+print('sent', flush=True)
+";
+
+/// A process that stands still as long as this lives.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(child: &Child) -> Self {
+        let pid = Pid::from_child(child);
+        kill_process(pid, Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+#[test]
+fn what_is_lost_in_an_audit_is_counted_and_what_was_learned_says_so() {
+    let Some(told) = Told::new(FLOOD_WHEN_TOLD) else { return };
+    let place = |name: &str| told.world.directory().join(name);
+    let (learned, metrics) = (place("learned.toml"), place("metrics.prom"));
+    let mut command = told.world.ringfence(["run", "-q", "--audit", "--name", "job", "--events"]);
+    command.arg(told.file()).arg("--learn").arg(&learned).arg("--metrics").arg(&metrics);
+    command.arg("--").arg(&told.python).arg("-I").arg(&told.script).stdin(Stdio::piped());
+    let mut child = told.world.spawn(command);
+    let said = BufReader::new(child.stdout.take().unwrap());
+    let (tell, hear) = mpsc::channel();
+    std::thread::spawn(move || said.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    assert_eq!(hear.recv_timeout(3 * PATIENCE).as_deref(), Ok("ready"));
+    let stopped = Stopped::new(&child);
+    child.stdin.take().unwrap().write_all(b"now\n").unwrap();
+    // More than there is room for, with nobody to read it.
+    assert_eq!(hear.recv_timeout(3 * PATIENCE).as_deref(), Ok("sent"));
+    drop(stopped);
+    let output = finish(child);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+
+    let events = lines(&std::fs::read_to_string(told.file()).unwrap());
+    let (received, lost) = self::told(&events);
+    let summary = events.last().unwrap();
+    println!("100,000 let out: {received} told, {lost} lost");
+    assert_eq!((received + lost, counted(summary)), (100_000, 100_000), "{summary}");
+    // The stream may have lost more than the summary and the policy: it waits for nobody.
+    let (rule, lost) = (&summary["rules"][0], summary["lost"].as_u64().unwrap());
+    assert!(lost > 1, "{summary}");
+    assert_eq!(
+        (&rule["rule"], &rule["lost"], &summary["refused"]),
+        (&"audit-udp".into(), &lost.into(), &100_000.into())
+    );
+    let learned = std::fs::read_to_string(learned).unwrap();
+    let wanted = format!("# not complete: {lost} attempts more could not be told apart\n");
+    assert!(learned.contains(&wanted), "{wanted}: {learned}");
+    let metrics = std::fs::read_to_string(metrics).unwrap();
+    let wanted = r#"{sandbox="job",chain="refuse",verdict="accept",rule="audit-udp",proto="udp"} 100000"#;
+    assert!(metrics.contains(wanted), "{wanted}: {metrics}");
 }
 
 /// Largest resident size so far, in KiB.
