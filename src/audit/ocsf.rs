@@ -2,7 +2,7 @@
 //!
 //! | event | class | |
 //! | --- | --- | --- |
-//! | `bypass`, `denied`, `packet` | 4001 Network Activity | activity 5, Refuse; of a foreign rule's packet 6, Traffic |
+//! | `bypass`, `denied`, `packet` | 4001 Network Activity | activity 5, Refuse; what an audit let pass, and a foreign rule's packet, 6, Traffic |
 //! | `tampering` | 2004 Detection Finding, activity 1, Create | severity High |
 //! | `lost` | 0 Base Event | activity 99, with a `count` |
 //! | `summary` | 2004 Detection Finding | one for each denial, activity 1, Create |
@@ -30,6 +30,9 @@ const BASE_EVENT: u64 = 0;
 const NETWORK_ACTIVITY: u64 = 4001;
 const DETECTION_FINDING: u64 = 2004;
 
+/// The action of what was refused.
+const DENIED: u64 = 2;
+
 /// Severities: a packet is no more than information, a program that would not keep to its policy a little more.
 const INFORMATIONAL: u64 = 1;
 const LOW: u64 = 2;
@@ -40,12 +43,35 @@ impl Event {
     /// The event as lines of OCSF JSON, without the lines' ends. Only a summary is more than one: a finding for each denial.
     pub fn to_ocsf(&self) -> Vec<String> {
         match self {
-            Self::Bypass(attempt) | Self::Denied(attempt) => vec![line(&activity(attempt, 5, "Refuse", LOW))],
-            Self::Packet(attempt) => vec![line(&activity(attempt, 6, "Traffic", INFORMATIONAL))],
+            Self::Bypass(attempt) | Self::Denied(attempt) => vec![line(&activity(attempt, LOW))],
+            Self::Packet(attempt) => vec![line(&activity(attempt, INFORMATIONAL))],
             Self::Tampering(tampering) => vec![line(&tampered(tampering))],
             Self::Lost(lost) => vec![line(&base(lost))],
             Self::Summary(summary) => summary.denials.iter().map(|denial| line(&finding(summary, denial))).collect(),
         }
+    }
+}
+
+/// What became of an attempt, in the words of profile `security_control`.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Outcome {
+    action_id: u64,
+    action: &'static str,
+    disposition_id: u64,
+    disposition: &'static str,
+}
+
+impl Outcome {
+    fn of(verdict: Option<&str>) -> Self {
+        let (action_id, action, disposition_id, disposition) = match verdict {
+            Some("reject") => (DENIED, "Denied", 25, "Rejected"),
+            Some("drop") => (DENIED, "Denied", 6, "Dropped"),
+            // Of an audit, which does no more about it than to log it.
+            Some("accept") => (1, "Allowed", 17, "Logged"),
+            Some(_) => (DENIED, "Denied", 2, "Blocked"),
+            None => (0, "Unknown", 17, "Logged"),
+        };
+        Self { action_id, action, disposition_id, disposition }
     }
 }
 
@@ -121,10 +147,8 @@ fn classified(class: u64, activity: u64, name: &'static str, severity: u64, time
 struct Activity<'a> {
     #[serde(flatten)]
     head: Head,
-    action_id: u64,
-    action: &'static str,
-    disposition_id: u64,
-    disposition: &'static str,
+    #[serde(flatten)]
+    outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     status_id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -203,22 +227,16 @@ struct Unmapped<'a> {
     denial_stage: Option<&'static str>,
 }
 
-fn activity<'a>(attempt: &'a Attempt, id: u64, name: &'static str, severity: u64) -> Activity<'a> {
+fn activity(attempt: &Attempt, severity: u64) -> Activity<'_> {
     let identity = attempt.identity.as_ref();
     let (process, uid) = (identity.and_then(Identity::process), attempt.uid);
-    let (disposition_id, disposition) = match attempt.verdict {
-        Some("reject") => (25, "Rejected"),
-        Some("drop") => (6, "Dropped"),
-        Some(_) => (2, "Blocked"),
-        None => (17, "Logged"),
-    };
-    let refused = attempt.verdict.is_some();
+    let outcome = Outcome::of(attempt.verdict);
+    let refused = outcome.action_id == DENIED;
+    let (id, name) = if refused { (5, "Refuse") } else { (6, "Traffic") };
     Activity {
         head: head(NETWORK_ACTIVITY, id, name, severity, attempt.time),
-        action_id: if refused { 2 } else { 0 },
-        action: if refused { "Denied" } else { "Unknown" },
-        disposition_id,
-        disposition,
+        outcome,
+        // Whether what was let out got there is not known.
         status_id: refused.then_some(2),
         status: refused.then_some("Failure"),
         message: format!("{} to {}", attempt.proto.as_deref().unwrap_or("a packet"), shown(attempt)),
@@ -298,10 +316,7 @@ fn tampered(tampering: &Tampering) -> Value {
 
 fn finding(summary: &Summary, denial: &Denial) -> Value {
     let mut event = classified(DETECTION_FINDING, 1, "Create", LOW, summary.time);
-    event.insert("action_id".into(), 2.into());
-    event.insert("action".into(), "Denied".into());
-    event.insert("disposition_id".into(), 2.into());
-    event.insert("disposition".into(), "Blocked".into());
+    event.extend(object(serde_json::to_value(Outcome::of(denial.verdict)).unwrap_or_default()));
     event.insert("status_id".into(), 1.into());
     event.insert("status".into(), "New".into());
     event.insert("count".into(), denial.count.into());
@@ -312,8 +327,15 @@ fn finding(summary: &Summary, denial: &Denial) -> Value {
     let program = denial.exe.as_deref().or(denial.comm.as_deref());
     let proto = denial.proto.as_deref();
     // The same attempts of the same sandbox are the same finding, whenever they are told.
-    let uid =
-        [&*summary.sandbox, denial.denial_stage, proto.unwrap_or("-"), &destination, &port, program.unwrap_or("-")];
+    let uid = [
+        &*summary.sandbox,
+        denial.denial_stage,
+        denial.verdict.unwrap_or("-"),
+        proto.unwrap_or("-"),
+        &destination,
+        &port,
+        program.unwrap_or("-"),
+    ];
     event.insert(
         "finding_info".into(),
         json!({
@@ -328,7 +350,7 @@ fn finding(summary: &Summary, denial: &Denial) -> Value {
     let endpoint = endpoint(denial.dst, denial.host.as_deref(), denial.dport);
     let evidence = json!({ "dst_endpoint": endpoint, "connection_info": connection(proto, None) });
     event.insert("evidences".into(), json!([evidence]));
-    let advice: Vec<String> = [denial.hint.clone(), denial.flag.as_ref().map(|flag| format!("to let it out: {flag}"))]
+    let advice: Vec<String> = [denial.hint.clone(), denial.flag.as_ref().map(|flag| format!("to allow it: {flag}"))]
         .into_iter()
         .flatten()
         .collect();

@@ -36,6 +36,7 @@ pub struct Report {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     stage: &'static str,
+    verdict: Option<&'static str>,
     destination: Destination,
     dport: Option<u16>,
     proto: Option<String>,
@@ -89,6 +90,7 @@ impl Report {
         let process = attempt.identity.as_ref().and_then(Identity::process);
         let key = Key {
             stage,
+            verdict: attempt.verdict,
             destination: match (&attempt.host, attempt.dst) {
                 (Some(host), _) => Destination::Name(host.clone()),
                 (None, Some(dst)) => Destination::Address(dst),
@@ -111,6 +113,7 @@ impl Report {
         self.places.insert(key, self.rows.len());
         self.rows.push(Denial {
             denial_stage: stage,
+            verdict: attempt.verdict,
             dst: attempt.dst,
             host: attempt.host.clone(),
             dport: attempt.dport,
@@ -235,6 +238,19 @@ mod tests {
         let summary = report.summary(UNIX_EPOCH, &[]);
         let counts: Vec<_> = summary.denials.iter().map(|denial| denial.count).collect();
         assert_eq!(counts, [2, 1, 2]);
+    }
+
+    #[test]
+    fn what_an_audit_let_pass_and_what_it_refused_are_told_apart() {
+        let mut report = Report::new("job".into(), true);
+        for verdict in ["accept", "drop", "accept"] {
+            let mut sent = attempt(1, "203.0.113.9", 443);
+            sent.verdict = Some(verdict);
+            report.add(&sent, &Advice::default());
+        }
+        let summary = report.summary(UNIX_EPOCH, &[]);
+        let told: Vec<_> = summary.denials.iter().map(|denial| (denial.verdict, denial.count)).collect();
+        assert_eq!(told, [(Some("accept"), 2), (Some("drop"), 1)]);
     }
 
     #[test]

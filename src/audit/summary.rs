@@ -20,7 +20,7 @@ pub struct Summary {
     pub time: SystemTime,
     /// The sandbox's name, or the host's end of its wire where it has none.
     pub sandbox: Arc<str>,
-    /// It was an audit: what follows was not refused, and would have been.
+    /// It was an audit: what follows has passed where its verdict is `accept`, and would have been refused.
     #[serde(skip_serializing_if = "is_false")]
     pub audit: bool,
     /// How many refusals there were, those included that were lost.
@@ -58,8 +58,11 @@ pub struct RuleCount {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Denial {
-    /// Where in their way they were refused: `bypass` by the fence, `connect` by the proxy, `dns` by the resolver.
+    /// Where in their way they were refused, as in [`Attempt::denial_stage`](super::Attempt::denial_stage).
     pub denial_stage: &'static str,
+    /// What became of them, as in [`Attempt::verdict`](super::Attempt::verdict). An audit lets most pass, and not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<&'static str>,
     /// Destination; of a name with several addresses, the first that was tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dst: Option<IpAddr>,

@@ -55,7 +55,7 @@ const BASE: &[Attribute] = &[
 /// Of the profiles `host` and `security_control`.
 const PROFILES: &[Attribute] = &[
     ("action", false, Text),
-    ("action_id", true, OneOf(&[0, 1, 2, 99])),
+    ("action_id", true, OneOf(&[0, 1, 2])),
     ("actor", false, Object("actor")),
     (
         "disposition_id",
@@ -88,7 +88,7 @@ fn class(uid: u64) -> (&'static [Attribute], &'static [u64], &'static str) {
                 ("dst_endpoint", true, Object("network_endpoint")),
                 ("src_endpoint", false, Object("network_endpoint")),
             ],
-            &[0, 1, 2, 3, 4, 5, 6, 99],
+            &[0, 1, 2, 3, 4, 5, 6, 7, 99],
             "Network Activity",
         ),
         other => panic!("class {other} is none that we use"),
@@ -274,11 +274,17 @@ mod tests {
             ancestors: vec![ancestor(6), ancestor(5)],
             ..Process::default()
         }));
-        let told = one(&Event::Bypass(Box::new(attempt)));
+        let told = one(&Event::Bypass(Box::new(attempt.clone())));
         validate(&told);
         assert_eq!(told["actor"]["process"]["parent_process"]["parent_process"]["pid"], 5);
         assert_eq!((&told["activity_id"], &told["disposition_id"]), (&5.into(), &25.into()));
         assert_eq!(told["unmapped"]["identity"], "exact");
+        // In an audit it passed.
+        attempt.verdict = Some("accept");
+        let told = one(&Event::Bypass(Box::new(attempt)));
+        validate(&told);
+        assert_eq!((&told["type_name"], &told["action"]), (&"Network Activity: Traffic".into(), &"Allowed".into()));
+        assert_eq!((&told["disposition"], told.get("status")), (&"Logged".into(), None));
         validate(&one(&Event::Lost(Lost { time: UNIX_EPOCH, sandbox: Some("job".into()), count: 3 })));
         let mut tampering = Tampering::at(UNIX_EPOCH, "job".into(), "inside", "mended");
         validate(&one(&Event::Tampering(Box::new(tampering.clone()))));

@@ -301,6 +301,40 @@ fn every_kind_of_event_is_valid_ocsf() {
     assert!(events[9..].iter().all(|event| event["class_uid"] == 2004));
 }
 
+/// A name that is a number is refused by the proxy, in an audit too.
+const NUMERIC: &str = "
+import urllib.request
+try: urllib.request.urlopen('http://0x7f.1/')
+except OSError: pass
+";
+
+#[test]
+fn ocsf_of_an_audit_says_what_was_let_out_and_what_was_not() {
+    let Some(told) = Told::new(&format!("{SENDS}{NUMERIC}")) else { return };
+    let flags = "--audit --allow web.example --keep-caps NET_RAW --events-format ocsf -q";
+    let (_, events) = told.events(&flags.split(' ').collect::<Vec<_>>());
+    let (mut seen, mut findings) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+    for event in &events {
+        ocsf::validate(event);
+        let number = |name: &str| event[name].as_u64();
+        let (class, outcome) = (number("class_uid").unwrap(), (number("action_id"), number("disposition_id")));
+        let stage = event["unmapped"]["denial_stage"].as_str().or(event["finding_info"]["types"][0].as_str()).unwrap();
+        let refused = stage == "connect";
+        assert_eq!(outcome, if refused { (Some(2), Some(2)) } else { (Some(1), Some(17)) }, "{event:#}");
+        if class == 4001 {
+            // Whether what was let out arrived, nobody knows here.
+            let wanted = if refused { (Some(5), Some(2)) } else { (Some(6), None) };
+            assert_eq!((number("activity_id"), number("status_id")), wanted, "{event:#}");
+        }
+        if class == 2004 {
+            assert!(findings.insert(event["finding_info"]["uid"].as_str()), "two of one name: {event:#}");
+        }
+        seen.insert((class, stage));
+    }
+    let all = [(2004, "bypass"), (2004, "connect"), (4001, "bypass"), (4001, "connect")];
+    assert!(seen.into_iter().eq(all), "{events:#?}");
+}
+
 const FLOOD: &str = "
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
