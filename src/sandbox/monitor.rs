@@ -220,6 +220,7 @@ impl Hub {
         attempt.src = Some(denial.client.ip().to_canonical());
         attempt.sport = Some(denial.client.port());
         attempt.host = Some(bounded(&denial.name));
+        attempt.query = Some(denial.kind.clone());
         attempt.rule = Some(denial.reason.code().to_owned());
         attempt.denial_stage = Some(denial.stage);
         attempt.verdict = Some(verdict(denial.passed));
@@ -537,6 +538,7 @@ fn trace(attempt: &Attempt) {
         dst = attempt.dst.map(tracing::field::display),
         dport = attempt.dport,
         host = attempt.host.as_deref().map(tracing::field::debug),
+        query = attempt.query,
         uid = attempt.uid,
         gid = attempt.gid,
         pid = process.map(|process| process.pid),

@@ -148,6 +148,7 @@ fn every_refused_packet_becomes_its_line() {
         "dst",
         "dport",
         "host",
+        "query",
         "uid",
         "gid",
         "process",
@@ -246,6 +247,10 @@ fn events_go_where_they_are_told_to() {
     let events = lines(&text(&output.stderr));
     // Three packets, two questions for a name that the policy has not, and the end.
     assert_eq!((events.len(), text(&output.stdout).as_str()), (6, "done\n"));
+    let questions = events.iter().filter(|line| line["denial_stage"] == "dns");
+    let mut queries: Vec<_> = questions.map(|line| line["query"].as_str().unwrap_or_default()).collect();
+    queries.sort_unstable();
+    assert_eq!(queries, ["A", "AAAA"], "{events:?}");
     // A descriptor of the caller's, which the command does not get.
     let file = told.file();
     let shell = format!("exec \"$@\" 3>>{}", file.display());
