@@ -34,9 +34,9 @@ const RULES: [(&str, &str); 12] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A fence refused a packet.
+    /// A fence refused a packet, or would have: see [`Attempt::verdict`].
     Bypass(Box<Attempt>),
-    /// The built-in proxy or resolver refused a destination or a name.
+    /// The built-in proxy or resolver refused a destination or a name, or would have.
     Denied(Box<Attempt>),
     /// A rule that is not of a fence logged a packet.
     Packet(Box<Attempt>),
@@ -240,8 +240,8 @@ pub struct Attempt {
     /// The sandbox's name, or the host's end of its wire where it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Arc<str>>,
-    /// What became of it: `reject`, with an answer to its sender, or `drop`; `deny` by the proxy and the resolver. Not known of foreign
-    /// rules.
+    /// What became of it: `reject`, with an answer to its sender, or `drop`; `deny` by the proxy and the resolver; `accept` where an audit let it
+    /// pass. Not known of foreign rules.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<&'static str>,
     /// `ipv4` or `ipv6`.
@@ -283,7 +283,8 @@ pub struct Attempt {
     /// The rule's prefix; of the proxy and the resolver, their reason in one word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// Where in its way it was refused: `bypass` by the fence, `connect` by the proxy, `dns` by the resolver.
+    /// Where in its way it was refused: `bypass` by the fence; `connect` by the proxy, `request` for what rules say of requests, `credential` for a
+    /// placeholder out of its place; `dns` by the resolver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub denial_stage: Option<&'static str>,
 }
