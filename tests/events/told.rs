@@ -201,6 +201,14 @@ fn the_report_says_what_to_type_and_typing_it_helps() {
         assert!(report.contains(wanted), "{wanted}: {report}");
     }
     assert!(!report.contains('\u{1b}'), "colour where there is no terminal: {report}");
+    // Whatever runs inside descends from our own first process, which says nothing.
+    assert!(!report.contains("(under"), "{report}");
+    let mut command = told.world.ringfence(["run", "--", "sh", "-c", "\"$0\" -I \"$1\"; true"]);
+    command.arg(&told.python).arg(&told.script);
+    let under_shell = text(&told.world.output(command).stderr);
+    for line in under_shell.lines().filter(|line| line.contains("(tcp) by ")) {
+        assert!(line.contains(" (under sh), "), "{under_shell}");
+    }
     // Nothing is said by -q, nor when nothing was refused.
     assert_eq!(text(&told.run(&["--allow", "web.example", "-q"]).stderr), "");
     good(told.world.run("run -- true"));

@@ -84,8 +84,12 @@ fn destination(denial: &Denial) -> String {
 fn program(denial: &Denial) -> Option<String> {
     let name = denial.exe.as_deref().or(denial.comm.as_deref())?;
     let mut text = plain(name);
-    let ancestors: Vec<String> =
-        denial.ancestors.iter().take(ANCESTORS).map(|ancestor| plain(&ancestor.comm)).collect();
+    let ancestors = match denial.ancestors.as_slice() {
+        // Our own first process, which all others descend from.
+        [programs @ .., first] if first.comm == "ringfence-init" => programs,
+        programs => programs,
+    };
+    let ancestors: Vec<String> = ancestors.iter().take(ANCESTORS).map(|ancestor| plain(&ancestor.comm)).collect();
     if !ancestors.is_empty() {
         let _ = write!(text, " (under {})", ancestors.join(", "));
     }
