@@ -4,16 +4,31 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::exchange::Asked;
 use super::pulse::Busy;
-use super::rewrite::{BodyError, Edited};
+use super::rewrite::{Edit, Rewriter};
+use super::secret::Stray;
+
+/// What goes wrong with a body on its way.
+pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A placeholder in a body where no value may stand.
+#[derive(Debug, thiserror::Error)]
+#[error("a placeholder in the body is refused")]
+pub(super) struct Refused;
+
+/// Is told of what was refused.
+pub(super) type OnStray = Box<dyn FnOnce(Stray) + Send>;
 
 /// The task that drives one connection to an origin or upstream; dropping it closes that connection.
 #[derive(Debug)]
@@ -191,5 +206,128 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.source.size_hint()
+    }
+}
+
+/// How long nothing comes before what is kept back of a body is sent. Longer than the pause that a far origin makes when a window is full, as an answer that says
+/// a value might be cut there; short enough for whoever waits for the end of a message.
+const SILENCE: Duration = Duration::from_millis(200);
+/// It is counted in so many steps, each from when the one before was noticed: where the supervisor had no time itself, nobody was silent.
+const STEPS: u32 = 4;
+
+/// A silence that goes on.
+struct Silence {
+    clock: Pin<Box<Sleep>>,
+    steps: u32,
+}
+
+impl Silence {
+    fn begin() -> Self {
+        Self { clock: Box::pin(sleep(SILENCE / STEPS)), steps: 0 }
+    }
+
+    /// Waits until it was long enough.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.steps < STEPS {
+            ready!(self.clock.as_mut().poll(cx));
+            self.steps += 1;
+            self.clock.as_mut().reset(Instant::now() + SILENCE / STEPS);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// A body that is edited on its way.
+pub(super) struct Edited {
+    source: Incoming,
+    rewriter: Rewriter,
+    on_stray: Option<OnStray>,
+    /// Nothing is sent before the end, so nobody waits for what is kept back.
+    whole: bool,
+    silence: Option<Silence>,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+}
+
+impl Edited {
+    pub(super) fn new(source: Incoming, edit: Edit, on_stray: Option<OnStray>) -> Self {
+        let rewriter = Rewriter::new(edit);
+        Self { source, rewriter, on_stray, whole: false, silence: None, trailers: None, ended: false }
+    }
+
+    /// Keeps back what it has to for as long as the source is silent: for a body that is sent when all of it is there.
+    pub(super) fn whole(mut self) -> Self {
+        self.whole = true;
+        self
+    }
+
+    fn push(&mut self, piece: Bytes, all: bool) -> Result<Bytes, BodyError> {
+        self.rewriter.push(piece, all).map_err(|stray| {
+            if let Some(tell) = self.on_stray.take() {
+                tell(stray);
+            }
+            Refused.into()
+        })
+    }
+}
+
+impl Body for Edited {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            if self.rewriter.more() {
+                let all = self.ended;
+                return Poll::Ready(Some(self.push(Bytes::new(), all).map(Frame::data)));
+            }
+            if self.ended {
+                return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            let sent = match Pin::new(&mut self.source).poll_frame(cx) {
+                Poll::Pending => {
+                    if self.whole || !self.rewriter.waits() {
+                        return Poll::Pending;
+                    }
+                    // It begins with the first time that there was nothing: a body that nobody asks for is not silent.
+                    ready!(self.silence.get_or_insert_with(Silence::begin).poll(cx));
+                    self.silence = None;
+                    self.push(Bytes::new(), true)
+                }
+                Poll::Ready(frame) => {
+                    self.silence = None;
+                    match frame.transpose()?.map(Frame::into_data) {
+                        Some(Ok(data)) => {
+                            self.ended = self.source.is_end_stream();
+                            let all = self.ended;
+                            self.push(data, all)
+                        }
+                        other => {
+                            self.ended = true;
+                            self.trailers = other.and_then(Result::err).and_then(|frame| frame.into_trailers().ok());
+                            let Self { rewriter, trailers, .. } = &mut *self;
+                            if let Some(trailers) = trailers {
+                                rewriter.in_trailers(trailers);
+                            }
+                            self.push(Bytes::new(), true)
+                        }
+                    }
+                }
+            };
+            match sent {
+                Ok(sent) if sent.is_empty() => {}
+                Ok(sent) => return Poll::Ready(Some(Ok(Frame::data(sent)))),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let waits = self.rewriter.more() || self.rewriter.waits() || self.trailers.is_some();
+        !waits && (self.ended || self.source.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
     }
 }

@@ -15,13 +15,13 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::body::{Driver, RequestBody, ResponseBody};
+use super::body::{Driver, Edited, RequestBody, ResponseBody};
 use super::connect::{self, broken};
 use super::exchange::{Answer, Asked, Exchange, Hop};
 use super::pulse::Pulse;
 use super::refusal::Refusal;
 use super::requests::Applied;
-use super::rewrite::{Edit, Edited, Hide, Put};
+use super::rewrite::{Edit, Hide, Put};
 use super::target::Target;
 use super::{headers, tunnel};
 use crate::policy::Scheme;
@@ -298,7 +298,7 @@ async fn put_in(
     if !short {
         return Ok(RequestBody::edited(edited));
     }
-    match edited.collect().await {
+    match edited.whole().collect().await {
         Ok(whole) => Ok(RequestBody::whole(whole.to_bytes())),
         Err(error) => {
             Err(take(strays).unwrap_or_else(|| Refusal::bad_request(format!("the body did not come: {error}"))))

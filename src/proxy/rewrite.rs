@@ -2,16 +2,17 @@
 //!
 //! A body is never held: of what came, only the end is kept back that may be the beginning of something to be replaced. Nor
 //! does it swell: what many short placeholders stand for is sent bit by bit.
+//!
+//! What is kept back of an answer must not depend on whether it begins a value: a program that may choose words of the answer
+//! would see by its cuts how much of a guess is right. So the last bytes of every piece are kept back, as many as could begin a
+//! value, whatever they are.
 
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
 use memchr::memmem;
 use zeroize::Zeroizing;
 
@@ -97,13 +98,12 @@ impl Hide {
         }
     }
 
-    fn unfinished(&self, bytes: &[u8]) -> usize {
-        let starts = |value: &[u8]| {
-            let from = bytes.len().saturating_sub(value.len().saturating_sub(1));
-            let firsts = value.first().map(|first| memchr::memchr_iter(*first, &bytes[from..]));
-            firsts.into_iter().flatten().map(|at| from + at).find(|at| value.starts_with(&bytes[*at..]))
-        };
-        self.0.iter().filter_map(|(value, _)| starts(value)).min().unwrap_or(bytes.len())
+    /// Up to where it is certain what is to be hidden, whatever comes next. That is told by how many bytes there are, not by what they are; but no
+    /// value has a control character, and so an event or a line that is whole need not wait.
+    fn certain(&self, bytes: &[u8]) -> usize {
+        let longest = self.0.iter().map(|(value, _)| value.len()).max().unwrap_or(1);
+        let tail = bytes.len().saturating_sub(longest - 1);
+        bytes[tail..].iter().rposition(u8::is_ascii_control).map_or(tail, |at| tail + at + 1)
     }
 }
 
@@ -111,12 +111,14 @@ impl Hide {
 pub(super) struct Rewriter {
     edit: Edit,
     held: Zeroizing<Vec<u8>>,
+    /// How much of `held` was sent all the same: it is there to see what it becomes with what follows.
+    said: usize,
     more: bool,
 }
 
 impl Rewriter {
     pub(super) fn new(edit: Edit) -> Self {
-        Self { edit, held: Zeroizing::default(), more: false }
+        Self { edit, held: Zeroizing::default(), said: 0, more: false }
     }
 
     /// Whether there is more to be sent of what was taken already: an empty piece gets it.
@@ -124,22 +126,39 @@ impl Rewriter {
         self.more
     }
 
-    /// Takes a piece, and gives back what can be sent.
-    pub(super) fn push(&mut self, piece: Bytes, last: bool) -> Result<Bytes, Stray> {
-        let joined;
-        let bytes: &[u8] = if self.held.is_empty() {
-            &piece
+    /// Whether something is kept back until more comes.
+    pub(super) fn waits(&self) -> bool {
+        self.said < self.held.len()
+    }
+
+    /// Hides in trailers, too, what it hides.
+    pub(super) fn in_trailers(&self, trailers: &mut HeaderMap) {
+        if let Edit::Hide(hide) = &self.edit {
+            hide.in_headers(trailers);
+        }
+    }
+
+    /// Takes a piece, and gives back what can be sent; `all` of it at the end, or when nothing came for long. Should more come after that, of a value
+    /// that was begun the rest is hidden.
+    pub(super) fn push(&mut self, piece: Bytes, all: bool) -> Result<Bytes, Stray> {
+        // A copy of what came is as good as what came, and that is in hyper's buffers: neither is wiped.
+        let bytes = if self.held.is_empty() {
+            piece
         } else {
-            let mut both = Zeroizing::new(Vec::with_capacity(self.held.len() + piece.len()));
+            let mut both = BytesMut::with_capacity(self.held.len() + piece.len());
             both.extend_from_slice(&self.held);
             both.extend_from_slice(&piece);
-            joined = both;
-            &joined
+            both.freeze()
         };
+        let certain = match &self.edit {
+            Edit::Put(_) => bytes.len(),
+            Edit::Hide(hide) => hide.certain(&bytes),
+        };
+        let until = if all { bytes.len() } else { certain };
         let (mut found, mut ahead) = (Vec::new(), Vec::new());
         let (mut from, mut put) = (0, 0);
         self.more = false;
-        while let Some(replacement) = self.next(bytes, from, &mut ahead)? {
+        while let Some(replacement) = self.next(&bytes, from, &mut ahead)?.filter(|next| next.at.start < until) {
             from = replacement.at.end;
             put += replacement.instead.len();
             found.push(replacement);
@@ -148,27 +167,32 @@ impl Rewriter {
                 break;
             }
         }
-        let end = match (self.more, last) {
-            (true, _) => from,
-            (false, true) => bytes.len(),
-            (false, false) => from + self.unfinished(&bytes[from..]),
+        let (end, keep) = match &self.edit {
+            _ if self.more => (from, from),
+            Edit::Hide(_) => (until.max(from), certain.max(from)),
+            Edit::Put(_) if all => (until, until),
+            Edit::Put(_) => {
+                let end = from + secret::unfinished(&bytes[from..]);
+                (end, end)
+            }
         };
-        let held = Zeroizing::new(bytes[end..].to_vec());
-        let sent = if found.is_empty() && self.held.is_empty() {
-            piece.slice(..end)
+        let end = end.max(self.said);
+        let sent = if found.is_empty() {
+            bytes.slice(self.said..end)
         } else {
             // As long as it gets, so that no half of it stays behind in memory that was given back.
             let mut out = Zeroizing::new(Vec::with_capacity(end + put));
-            let mut from = 0;
+            let mut from = self.said;
             for Replacement { at, instead } in &found {
-                out.extend_from_slice(&bytes[from..at.start]);
+                out.extend_from_slice(bytes.get(from..at.start).unwrap_or_default());
                 out.extend_from_slice(instead);
                 from = at.end;
             }
             out.extend_from_slice(&bytes[from..end]);
             Bytes::from_owner(Wiped(out))
         };
-        self.held = held;
+        self.said = end - keep;
+        self.held = Zeroizing::new(bytes[keep..].to_vec());
         Ok(sent)
     }
 
@@ -198,13 +222,6 @@ impl Rewriter {
                     instead: Zeroizing::new(instead.clone()),
                 }))
             }
-        }
-    }
-
-    fn unfinished(&self, bytes: &[u8]) -> usize {
-        match &self.edit {
-            Edit::Put(_) => secret::unfinished(bytes),
-            Edit::Hide(hide) => hide.unfinished(bytes),
         }
     }
 }
@@ -251,87 +268,6 @@ pub(super) struct Wiped(pub(super) Zeroizing<Vec<u8>>);
 impl AsRef<[u8]> for Wiped {
     fn as_ref(&self) -> &[u8] {
         &self.0
-    }
-}
-
-/// What goes wrong with a body on its way.
-pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A placeholder in a body where no value may stand.
-#[derive(Debug, thiserror::Error)]
-#[error("a placeholder in the body is refused")]
-pub(super) struct Refused;
-
-/// A body that is edited on its way.
-pub(super) struct Edited {
-    source: Incoming,
-    rewriter: Rewriter,
-    /// Is told of what was refused.
-    on_stray: Option<Box<dyn FnOnce(Stray) + Send>>,
-    trailers: Option<HeaderMap>,
-    ended: bool,
-}
-
-impl Edited {
-    pub(super) fn new(source: Incoming, edit: Edit, on_stray: Option<Box<dyn FnOnce(Stray) + Send>>) -> Self {
-        Self { source, rewriter: Rewriter::new(edit), on_stray, trailers: None, ended: false }
-    }
-
-    fn push(&mut self, piece: Bytes, last: bool) -> Result<Bytes, BodyError> {
-        self.rewriter.push(piece, last).map_err(|stray| {
-            if let Some(tell) = self.on_stray.take() {
-                tell(stray);
-            }
-            Refused.into()
-        })
-    }
-}
-
-impl Body for Edited {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        loop {
-            if self.rewriter.more() {
-                let last = self.ended;
-                return Poll::Ready(Some(self.push(Bytes::new(), last).map(Frame::data)));
-            }
-            if self.ended {
-                return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
-            }
-            let frame = match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
-                Some(Ok(frame)) => Some(frame),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                None => None,
-            };
-            let sent = match frame.map(Frame::into_data) {
-                Some(Ok(data)) => self.push(data, false),
-                other => {
-                    self.ended = true;
-                    let mut trailers = other.and_then(Result::err).and_then(|frame| frame.into_trailers().ok());
-                    if let (Edit::Hide(hide), Some(trailers)) = (&self.rewriter.edit, &mut trailers) {
-                        hide.in_headers(trailers);
-                    }
-                    self.trailers = trailers;
-                    self.push(Bytes::new(), true)
-                }
-            };
-            match sent {
-                Ok(sent) if sent.is_empty() => {}
-                Ok(sent) => return Poll::Ready(Some(Ok(Frame::data(sent)))),
-                Err(error) => return Poll::Ready(Some(Err(error))),
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        !self.rewriter.more()
-            && (self.ended && self.trailers.is_none() || self.rewriter.held.is_empty() && self.source.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if self.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
     }
 }
 
@@ -391,15 +327,67 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_held_that_need_not_be() {
+    fn as_much_is_held_as_could_begin_a_value() {
+        let push = |rewriter: &mut Rewriter, text: &'static str| rewriter.push(Bytes::from(text), false).unwrap();
         let mut rewriter = Rewriter::new(Edit::Hide(hide()));
-        for text in ["data: 1\n\n", "data: the valley\n\n"] {
-            assert_eq!(rewriter.push(Bytes::from(text), false).unwrap(), text);
+        // No value has a control character in it.
+        for text in ["data: 1\n\n", "data: the valley\n\n", "data: the val\n\n"] {
+            assert_eq!(push(&mut rewriter, text), text);
+            assert!(!rewriter.waits());
         }
-        assert_eq!(rewriter.push(Bytes::from("say the val"), false).unwrap(), "say ");
-        assert_eq!(rewriter.push(Bytes::from("ley"), false).unwrap(), "the valley");
+        // The longest form is `the%20value%20is%20this`, of 23 bytes.
+        assert_eq!(push(&mut rewriter, "123456789 123456789 123456789"), "1234567");
+        assert_eq!(push(&mut rewriter, "the value is this"), "89 123456789 1234");
+        assert_eq!(push(&mut rewriter, "\n"), "56789ringfence-T-secret\n");
         let mut rewriter = Rewriter::new(put());
-        assert_eq!(rewriter.push(Bytes::from("{\"a\":1}\n"), false).unwrap(), "{\"a\":1}\n");
+        assert_eq!(push(&mut rewriter, "{\"a\":1}\n"), "{\"a\":1}\n");
+    }
+
+    #[test]
+    fn no_cut_tells_how_much_of_a_guess_is_right() {
+        let cuts = |pieces: &[&str]| -> Vec<usize> {
+            let mut rewriter = Rewriter::new(Edit::Hide(hide()));
+            let mut push =
+                |piece: &str, all| rewriter.push(Bytes::copy_from_slice(piece.as_bytes()), all).unwrap().len();
+            let mut cuts = Vec::new();
+            for piece in pieces {
+                cuts.extend([
+                    push(piece, false),
+                    push("|", false),
+                    push("", true),
+                    push(piece, false),
+                    push(piece, true),
+                ]);
+            }
+            cuts
+        };
+        for form in ["the value is this", "the%20value%20is%20this", "dGhlIHZhbHVl"] {
+            for length in 1..form.len() {
+                let right = &form[..length];
+                let wrong = format!("{}#", &right[..length - 1]);
+                let among =
+                    |guess: &str| [guess.to_owned(), format!("{}{guess}", "x".repeat(40)), format!("{guess}yyyy")];
+                let (right, wrong) = (among(right), among(&wrong));
+                assert_eq!(
+                    cuts(&right.each_ref().map(String::as_str)),
+                    cuts(&wrong.each_ref().map(String::as_str)),
+                    "{right:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_silence_the_rest_of_a_value_is_hidden() {
+        let mut rewriter = Rewriter::new(Edit::Hide(hide()));
+        let mut push = |text: &'static str, all| rewriter.push(Bytes::from(text), all).unwrap();
+        assert_eq!(push("say the val", false), "");
+        assert_eq!(push("", true), "say the val");
+        assert_eq!(push("ue is ", false), "");
+        assert_eq!(push("", true), "ue is ");
+        assert_eq!(push("this, and the", false), "ringfence-T-secret");
+        assert_eq!(push("", true), ", and the");
+        assert_eq!(push("\n", false), "\n");
     }
 
     #[test]
@@ -463,6 +451,30 @@ mod tests {
             let hidden = pieces(Edit::Hide(hide()), text.as_bytes(), &cuts).unwrap();
             prop_assert_eq!(&hidden, &pieces(Edit::Hide(hide()), text.as_bytes(), &[]).unwrap());
             prop_assert!(memmem::find(&hidden, b"the value is this").is_none());
+        }
+
+        /// However long an answer pauses, no value is in what comes of it, and all else is.
+        #[test]
+        fn silences_show_no_value(
+            words in prop::collection::vec(prop::sample::select(vec![
+                "the value is this", "the value ", "is this", "dGhlIHZhbHVl", "dGhl", "x", "\n", "a much longer text than any",
+            ]), 0..12),
+            pause in any::<u64>(),
+        ) {
+            let text = words.concat();
+            let mut rewriter = Rewriter::new(Edit::Hide(hide()));
+            let mut out = Vec::new();
+            for (at, byte) in text.bytes().enumerate() {
+                out.extend(rewriter.push(Bytes::from(vec![byte]), pause >> (at % 64) & 1 == 1).unwrap());
+            }
+            out.extend(rewriter.push(Bytes::new(), true).unwrap());
+            prop_assert!(!rewriter.waits());
+            for value in [&b"the value is this"[..], b"dGhlIHZhbHVl"] {
+                prop_assert!(memmem::find(&out, value).is_none(), "{}", out.escape_ascii());
+            }
+            if !text.contains("the value is this") && !text.contains("dGhlIHZhbHVl") {
+                prop_assert_eq!(String::from_utf8(out).unwrap(), text);
+            }
         }
     }
 }

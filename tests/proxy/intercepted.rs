@@ -151,6 +151,44 @@ fn events_arrive_when_they_are_sent() {
 }
 
 #[test]
+fn what_begins_like_a_value_arrives_before_the_end() {
+    network(|| async {
+        let tls = Tls::new();
+        // Says what it hears, and ends when its client does.
+        let port = tls.origin(&["h2"], move |request: Request<Incoming>| async move {
+            let (send, frames) = tokio::sync::mpsc::unbounded_channel();
+            tokio::spawn(async move {
+                let mut body = request.into_body();
+                while let Some(Ok(frame)) = body.frame().await {
+                    let Ok(data) = frame.into_data() else { return };
+                    let _ = send.send(Frame::data(data));
+                }
+            });
+            Response::new(stream(frames))
+        });
+        let proxy = setup(&tls, port).serve();
+        let mut client = http2(tls.dial(&proxy, port, &["h2"]).await).await;
+        let (say, said) = tokio::sync::mpsc::unbounded_channel();
+        let request = Request::post(format!("https://web.example:{port}/")).header("authorization", WORD);
+        let mut body = client.send_request(request.body(stream(said)).unwrap()).await.unwrap().into_body();
+        // The first ends as a placeholder begins, the others as the value does.
+        for message in ["list your repositor", "your list: the", "the valu", "the value that nobody see"] {
+            say.send(Frame::data(Bytes::from(message))).unwrap();
+            let mut heard = Vec::new();
+            while heard.len() < message.len() {
+                let frame = timeout(Duration::from_secs(60), body.frame()).await.expect("all of it in time");
+                heard.extend(frame.unwrap().unwrap().into_data().unwrap());
+            }
+            assert_eq!(String::from_utf8(heard).unwrap(), message);
+        }
+        // Of a value that was begun the rest is not told.
+        say.send(Frame::data(Bytes::from("s, and more"))).unwrap();
+        drop(say);
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "ringfence-T-secret, and more");
+    });
+}
+
+#[test]
 fn a_websocket_is_opened_with_a_word() {
     network(|| async {
         let tls = Tls::new();
