@@ -63,7 +63,8 @@ pub fn rewrite(bytes: &[u8]) {
         assert_eq!(edited, edit_body(secrets, kind, &[body]), "{:?}", pieces);
         let Some(kind) = kind else {
             let hidden = edited.expect("nothing strays out of hiding");
-            for value in [VALUE, OTHER, "v%26l%3Due%20%22%5C", r#"v&l=ue \"\\"#] {
+            let spelled = ["v%26l%3Due%20%22%5C", r#"v&l=ue \"\\"#, r#"v\u0026l=ue \"\\"#, r"v&amp;l=ue &quot;\"];
+            for value in [VALUE, OTHER].into_iter().chain(spelled) {
                 assert!(!contains(&hidden, value.as_bytes()), "{}", hidden.escape_ascii());
             }
             return;

@@ -60,6 +60,7 @@ mod resolve;
 mod rewrite;
 mod secret;
 mod serve;
+mod spelling;
 mod target;
 mod tunnel;
 

@@ -48,20 +48,29 @@ impl Put {
 pub(super) struct Hide(Vec<Form>);
 
 /// A text, and what stands in its place.
-type Form = (Zeroizing<Vec<u8>>, Vec<u8>);
+type Form = (Arc<Zeroizing<Vec<u8>>>, Bytes);
 
 impl Hide {
-    /// Hides a secret in each form in which it can have been sent.
+    /// Hides a secret however an answer may spell it.
     pub(super) fn secret(&mut self, secret: &Secret) {
-        for escape in [Escape::None, Escape::Percent, Escape::Json] {
-            self.form(secret.escaped(escape), secret.placeholder().as_bytes());
+        // A few bytes turn up by chance, escaped or not. The first is the value itself.
+        if secret.spellings().first().is_none_or(|value| value.len() < secret::SHORT) {
+            return;
+        }
+        let instead = Bytes::copy_from_slice(secret.placeholder().as_bytes());
+        for spelled in secret.spellings() {
+            self.add(Arc::clone(spelled), instead.clone());
         }
     }
 
     /// Hides one text behind another.
     pub(super) fn form(&mut self, value: Zeroizing<Vec<u8>>, instead: &[u8]) {
+        self.add(Arc::new(value), Bytes::copy_from_slice(instead));
+    }
+
+    fn add(&mut self, value: Arc<Zeroizing<Vec<u8>>>, instead: Bytes) {
         if value.len() >= secret::SHORT && !self.0.iter().any(|(known, _)| *known == value) {
-            self.0.push((value, instead.to_vec()));
+            self.0.push((value, instead));
         }
     }
 
@@ -219,7 +228,7 @@ impl Rewriter {
                 let next = next.filter(|(at, _)| **at < usize::MAX);
                 Ok(next.map(|(&at, (value, instead))| Replacement {
                     at: at..at + value.len(),
-                    instead: Zeroizing::new(instead.clone()),
+                    instead: Zeroizing::new(instead.to_vec()),
                 }))
             }
         }

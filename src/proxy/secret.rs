@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::alphabet;
@@ -12,6 +13,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use memchr::memmem;
 use zeroize::Zeroizing;
 
+use super::spelling;
 use crate::policy::Credential;
 use crate::policy::credential::{AFTER, BEFORE, LONGEST_NAME};
 use crate::policy::request_rule::is_unreserved;
@@ -26,6 +28,8 @@ pub struct Secret {
     credential: Credential,
     placeholder: String,
     value: Zeroizing<Vec<u8>>,
+    /// Every way in which an answer may say the value.
+    spellings: Vec<Arc<Zeroizing<Vec<u8>>>>,
 }
 
 impl Secret {
@@ -49,7 +53,8 @@ impl Secret {
         if value.iter().any(u8::is_ascii_control) {
             return Err(SecretError::Control);
         }
-        Ok(Self { placeholder: credential.placeholder(), credential, value })
+        let spellings = spelling::all(&value).into_iter().map(Arc::new).collect();
+        Ok(Self { placeholder: credential.placeholder(), credential, value, spellings })
     }
 
     /// What the policy says of it.
@@ -64,6 +69,10 @@ impl Secret {
 
     pub(super) fn placeholder(&self) -> &str {
         &self.placeholder
+    }
+
+    pub(super) fn spellings(&self) -> &[Arc<Zeroizing<Vec<u8>>>] {
+        &self.spellings
     }
 
     /// How long the value can get when it is escaped.
