@@ -202,6 +202,8 @@ pub(super) async fn converse(exchange: &Exchange, way: &Way, link: Link, message
     };
     let response = sent.map_err(|error| match take(&strays) {
         Some(refusal) => refusal,
+        // hyper's word for a body of ours that failed, and ours failed as the client's did.
+        None if error.is_user() => unfinished(std::error::Error::source(&error).unwrap_or(&error)),
         None => broken(&way.target, &error),
     })?;
     let switching = wanted.map(|_| (client, Arc::clone(&exchange.pulse)));
@@ -280,6 +282,11 @@ fn take(strays: &Strays) -> Option<Refusal> {
     strays.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
+/// The client's body did not come to its end.
+fn unfinished(error: &dyn std::fmt::Display) -> Refusal {
+    Refusal::bad_request(format!("the body did not come: {error}"))
+}
+
 /// Puts values into a body. A short one is read to its end first, for servers that want to be told the length.
 async fn put_in(
     exchange: &Exchange,
@@ -300,9 +307,7 @@ async fn put_in(
     }
     match edited.whole().collect().await {
         Ok(whole) => Ok(RequestBody::whole(whole.to_bytes())),
-        Err(error) => {
-            Err(take(strays).unwrap_or_else(|| Refusal::bad_request(format!("the body did not come: {error}"))))
-        }
+        Err(error) => Err(take(strays).unwrap_or_else(|| unfinished(&error))),
     }
 }
 

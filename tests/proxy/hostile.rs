@@ -133,7 +133,14 @@ fn chunks_that_are_none_end_the_exchange() {
             client.write_all(head.as_bytes()).await.unwrap();
             client.shutdown().await.unwrap();
             let answer = rest(&mut client).await;
-            assert!(!answer.contains(" 200 "), "{chunk:?}: {answer}");
+            assert!(!answer.contains(" 200 ") && !answer.contains(" 502 "), "{chunk:?}: {answer}");
+            // Whoever goes on listening is told whose fault it is.
+            let mut client = proxy.dial().await;
+            client.write_all(head.as_bytes()).await.unwrap();
+            if chunk != "0\r\nX: y" {
+                let answer = rest(&mut client).await;
+                assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("the body did not come"), "{answer}");
+            }
         }
         assert!(seen.try_recv().is_err());
     });
