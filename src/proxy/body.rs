@@ -17,18 +17,18 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::exchange::Asked;
 use super::pulse::Busy;
 use super::rewrite::{Edit, Rewriter};
-use super::secret::Stray;
+use super::secret::{self, Stray};
 
 /// What goes wrong with a body on its way.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A placeholder in a body where no value may stand.
 #[derive(Debug, thiserror::Error)]
-#[error("a placeholder in the body is refused")]
+#[error("a placeholder in it is refused")]
 pub(super) struct Refused;
 
 /// Is told of what was refused.
-pub(super) type OnStray = Box<dyn FnOnce(Stray) + Send>;
+pub(super) type OnStray = Arc<dyn Fn(Stray) + Send + Sync>;
 
 /// The task that drives one connection to an origin or upstream; dropping it closes that connection.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub(super) struct ResponseBody {
 
 enum Source {
     Empty,
-    Whole(Full<Bytes>),
+    Whole(Full<Bytes>, Option<HeaderMap>),
     Passed(Incoming),
     Edited(Box<Edited>),
 }
@@ -71,8 +71,10 @@ impl Source {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
             Source::Empty => Poll::Ready(None),
-            Source::Whole(body) => {
-                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
+            Source::Whole(body, trailers) => {
+                let data =
+                    Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|never| match never {})));
+                data.map(|frame| frame.or_else(|| trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))))
             }
             Source::Passed(body) => Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?))),
             Source::Edited(body) => Pin::new(body.as_mut()).poll_frame(cx),
@@ -82,7 +84,7 @@ impl Source {
     fn is_end_stream(&self) -> bool {
         match self {
             Source::Empty => true,
-            Source::Whole(body) => body.is_end_stream(),
+            Source::Whole(body, trailers) => body.is_end_stream() && trailers.is_none(),
             Source::Passed(body) => body.is_end_stream(),
             Source::Edited(body) => body.is_end_stream(),
         }
@@ -91,7 +93,7 @@ impl Source {
     fn size_hint(&self) -> SizeHint {
         match self {
             Source::Empty => SizeHint::with_exact(0),
-            Source::Whole(body) => body.size_hint(),
+            Source::Whole(body, _) => body.size_hint(),
             Source::Passed(body) => body.size_hint(),
             Source::Edited(body) => body.size_hint(),
         }
@@ -104,7 +106,7 @@ impl ResponseBody {
     }
 
     pub(super) fn line(text: String) -> Self {
-        Self { source: Source::Whole(Full::from(text)), busy: None, asked: None, _driver: None }
+        Self { source: Source::Whole(Full::from(text), None), busy: None, asked: None, _driver: None }
     }
 
     /// An origin's, as it comes. The driver is of the one connection that brings it.
@@ -153,27 +155,38 @@ impl Body for ResponseBody {
 /// until the origin has said so.
 pub(super) struct RequestBody {
     source: Source,
+    on_stray: Option<OnStray>,
     gate: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl RequestBody {
     pub(super) fn new(source: Incoming) -> Self {
-        Self { source: Source::Passed(source), gate: None }
+        Self::from(Source::Passed(source))
+    }
+
+    fn from(source: Source) -> Self {
+        Self { source, on_stray: None, gate: None }
     }
 
     /// No body: for a request of the proxy's own.
     pub(super) fn empty() -> Self {
-        Self { source: Source::Empty, gate: None }
+        Self::from(Source::Empty)
     }
 
     /// One that was read to its end already.
-    pub(super) fn whole(bytes: Bytes) -> Self {
-        Self { source: Source::Whole(Full::from(bytes)), gate: None }
+    pub(super) fn whole(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
+        Self::from(Source::Whole(Full::from(bytes), trailers))
     }
 
     /// Edited on its way.
     pub(super) fn edited(source: Edited) -> Self {
-        Self { source: Source::Edited(Box::new(source)), gate: None }
+        Self::from(Source::Edited(Box::new(source)))
+    }
+
+    /// Refuses a placeholder in its trailers: no value goes there.
+    pub(super) fn refusing(mut self, on_stray: OnStray) -> Self {
+        self.on_stray = Some(on_stray);
+        self
     }
 
     /// Holds the body back until `open` is true. When the sender is gone before, the body is never asked for.
@@ -197,7 +210,13 @@ impl Body for RequestBody {
             ready!(gate.as_mut().poll(cx));
             self.gate = None;
         }
-        self.source.poll_frame(cx)
+        let frame = ready!(self.source.poll_frame(cx));
+        let trailers = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref());
+        if let (Some(stray), Some(tell)) = (trailers.and_then(secret::in_trailers), &self.on_stray) {
+            tell(stray);
+            return Poll::Ready(Some(Err(Refused.into())));
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -263,7 +282,7 @@ impl Edited {
 
     fn push(&mut self, piece: Bytes, all: bool) -> Result<Bytes, BodyError> {
         self.rewriter.push(piece, all).map_err(|stray| {
-            if let Some(tell) = self.on_stray.take() {
+            if let Some(tell) = &self.on_stray {
                 tell(stray);
             }
             Refused.into()

@@ -15,7 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::body::{Driver, Edited, RequestBody, ResponseBody};
+use super::body::{Driver, Edited, OnStray, RequestBody, ResponseBody};
 use super::connect::{self, broken};
 use super::exchange::{Answer, Asked, Exchange, Hop};
 use super::pulse::Pulse;
@@ -152,11 +152,19 @@ pub(super) async fn converse(exchange: &Exchange, way: &Way, link: Link, message
         && headers::expects_continue(&parts.headers)
         && parts.version == Version::HTTP_11
         && matches!(link, Link::One(..));
-    let strays = Arc::default();
-    let (mut body, waits) = match put.filter(|_| !body.is_end_stream()) {
-        None => (RequestBody::new(body), waits),
-        Some(put) => (put_in(exchange, way, put, body, &strays).await?, false),
+    let strays = Strays::default();
+    let on_stray: OnStray = {
+        let (exchange, target, slot) = (exchange.apart(), way.target.clone(), Arc::clone(&strays));
+        Arc::new(move |stray| {
+            let refusal = exchange.stray(&target, stray);
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal.and_close());
+        })
     };
+    let (body, waits) = match put.filter(|_| !body.is_end_stream()) {
+        None => (RequestBody::new(body), waits),
+        Some(put) => (put_in(put, body, &on_stray, &strays).await?, false),
+    };
+    let mut body = body.refusing(on_stray);
     rewrite(exchange, &mut parts, &body, way, matches!(link, Link::Many(_)), wanted.clone())?;
     if !waits {
         parts.headers.remove(header::EXPECT);
@@ -223,7 +231,10 @@ fn answer(
     let target = &way.target;
     let agreed = headers::upgrade(response.headers());
     let proxy_wants = response.headers().get_all(header::PROXY_AUTHENTICATE).iter().cloned().collect::<Vec<_>>();
-    headers::remove_hop_by_hop(response.headers_mut());
+    match response.version() {
+        Version::HTTP_2 => headers::remove_hop_by_hop_http2(response.headers_mut()),
+        _ => headers::remove_hop_by_hop(response.headers_mut()),
+    }
     response.headers_mut().remove(header::PROXY_AUTHENTICATE);
     if way.upstream {
         for value in proxy_wants {
@@ -288,25 +299,17 @@ fn unfinished(error: &dyn std::fmt::Display) -> Refusal {
 }
 
 /// Puts values into a body. A short one is read to its end first, for servers that want to be told the length.
-async fn put_in(
-    exchange: &Exchange,
-    way: &Way,
-    put: Put,
-    body: Incoming,
-    strays: &Strays,
-) -> Result<RequestBody, Refusal> {
+async fn put_in(put: Put, body: Incoming, on_stray: &OnStray, strays: &Strays) -> Result<RequestBody, Refusal> {
     let short = body.size_hint().exact().is_some_and(|length| length <= COUNTED && put.longest(length) <= GROWN);
-    let (exchange, target, slot) = (exchange.apart(), way.target.clone(), Arc::clone(strays));
-    let tell = Box::new(move |stray| {
-        let refusal = exchange.stray(&target, stray);
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal.and_close());
-    });
-    let edited = Edited::new(body, Edit::Put(put), Some(tell));
+    let edited = Edited::new(body, Edit::Put(put), Some(Arc::clone(on_stray)));
     if !short {
         return Ok(RequestBody::edited(edited));
     }
     match edited.whole().collect().await {
-        Ok(whole) => Ok(RequestBody::whole(whole.to_bytes())),
+        Ok(whole) => {
+            let trailers = whole.trailers().cloned();
+            Ok(RequestBody::whole(whole.to_bytes(), trailers))
+        }
         Err(error) => Err(take(strays).unwrap_or_else(|| unfinished(&error))),
     }
 }
@@ -336,7 +339,10 @@ fn rewrite(
 
     // gRPC asks so whether the whole way knows trailers; HTTP/2 does.
     let trailers = http2 && headers::wants_trailers(&head.headers);
-    headers::remove_hop_by_hop(&mut head.headers);
+    match http2 {
+        true => headers::remove_hop_by_hop_http2(&mut head.headers),
+        false => headers::remove_hop_by_hop(&mut head.headers),
+    }
     // Counted down, it could make the upstream the one that answers.
     head.headers.remove(header::MAX_FORWARDS);
     headers::frame_request(&mut head.headers, body);

@@ -63,6 +63,15 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// The same over HTTP/2, where trailers pass and whoever gets them may want to be told of them before: Go's server takes no others.
+pub(super) fn remove_hop_by_hop_http2(headers: &mut HeaderMap) {
+    let announced: Vec<HeaderValue> = headers.get_all(header::TRAILER).iter().cloned().collect();
+    remove_hop_by_hop(headers);
+    for names in announced {
+        headers.append(header::TRAILER, names);
+    }
+}
+
 /// Says why a request's transfer coding cannot be passed on: hyper takes off `chunked` and no other.
 pub(super) fn foreign_coding(headers: &HeaderMap) -> bool {
     let mut codings = tokens(headers, &header::TRANSFER_ENCODING);
@@ -146,8 +155,11 @@ mod tests {
             ("upgrade", "h2c"),
             ("content-length", "5"),
         ]);
+        let mut http2 = map.clone();
         remove_hop_by_hop(&mut map);
         assert_eq!(names(&map), ["host", "x-three", "content-length"]);
+        remove_hop_by_hop_http2(&mut http2);
+        assert_eq!(names(&http2), ["host", "x-three", "content-length", "trailer"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use http::HeaderMap;
 use memchr::memmem;
 use zeroize::Zeroizing;
 
@@ -138,6 +139,7 @@ pub(super) enum Place {
     Query,
     Path,
     Body,
+    Trailer,
 }
 
 impl Place {
@@ -147,6 +149,7 @@ impl Place {
             Place::Query => "the query",
             Place::Path => "the path",
             Place::Body => "the body",
+            Place::Trailer => "a trailer",
         }
     }
 }
@@ -216,6 +219,13 @@ pub(super) fn find(bytes: &[u8]) -> Option<Found> {
     None
 }
 
+/// The first placeholder in trailers, where no value may stand.
+pub(super) fn in_trailers(trailers: &HeaderMap) -> Option<Stray> {
+    let texts = trailers.iter().flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
+    let mut found = texts.filter_map(|text| find(text).map(|found| found.name(text).to_owned()));
+    found.next().map(|name| Stray { name, why: Why::Place(Place::Trailer) })
+}
+
 /// Where the end of the bytes may be the beginning of a placeholder.
 pub(super) fn unfinished(bytes: &[u8]) -> usize {
     let longest = BEFORE.len() + LONGEST_NAME + AFTER.len() - 1;
@@ -259,6 +269,7 @@ impl<'a> Usable<'a> {
             Place::Query => places.query,
             Place::Path => places.path,
             Place::Body => places.body,
+            Place::Trailer => false,
         };
         if may { Ok((index, secret)) } else { Err(stray(Why::Place(place))) }
     }

@@ -265,6 +265,57 @@ fn a_body_with_values_is_counted_or_cut_into_chunks() {
 }
 
 #[test]
+fn trailers_of_a_request_arrive_and_hold_no_placeholder() {
+    network(|| async {
+        let tls = Tls::new();
+        let port = tls.origin(&["h2"], |request: Request<Incoming>| async move {
+            let announced = request.headers().get("trailer").cloned();
+            let Ok(whole) = request.into_body().collect().await else { return Response::new(text("cut")) };
+            let sum = whole.trailers().and_then(|trailers| trailers.get("x-sum")).cloned();
+            let said = format!("{announced:?} {sum:?} {}", whole.to_bytes().len());
+            let (send, frames) = tokio::sync::mpsc::unbounded_channel();
+            send.send(Frame::data(Bytes::from(said))).unwrap();
+            send.send(Frame::trailers(HeaderMap::from_iter([("x-done".parse().unwrap(), "1".parse().unwrap())])))
+                .unwrap();
+            Response::builder().header("trailer", "x-done").body(stream(frames)).unwrap()
+        });
+        // With values in the body, read whole before it goes on or not; and with none there.
+        for (places, length) in [("header+body", true), ("header+body", false), ("header", true), ("header", false)] {
+            let credential = format!("T=env:T,to=web.example:{port},in={places}");
+            let proxy = allow(&["web.example"]).secret(&credential, VALUE).trusting(&tls).serve();
+            let mut client = http2(tls.dial(&proxy, port, &["h2"]).await).await;
+            let mut post = async |sum: &str| {
+                let (send, frames) = tokio::sync::mpsc::unbounded_channel();
+                send.send(Frame::data(Bytes::from("12345"))).unwrap();
+                send.send(Frame::trailers(HeaderMap::from_iter([("x-sum".parse().unwrap(), sum.parse().unwrap())])))
+                    .unwrap();
+                drop(send);
+                let mut request = Request::post(format!("https://web.example:{port}/")).header("trailer", "x-sum");
+                if length {
+                    request = request.header("content-length", "5");
+                }
+                let request = request.header("authorization", WORD).body(stream(frames)).unwrap();
+                client.ready().await.unwrap();
+                client.send_request(request).await.unwrap()
+            };
+            let answer = post("abc").await;
+            assert_eq!(
+                (answer.status().as_u16(), &answer.headers()["trailer"]),
+                (200, &HeaderValue::from_static("x-done"))
+            );
+            let whole = answer.into_body().collect().await.unwrap();
+            assert_eq!(whole.trailers().unwrap()["x-done"], "1");
+            assert_eq!(whole.to_bytes(), r#"Some("x-sum") Some("abc") 5"#, "{places} {length}");
+            let answer = post("ringfence-T-secret").await;
+            assert_eq!(answer.status().as_u16(), 403, "{places} {length}");
+            let line = answer.into_body().collect().await.unwrap().to_bytes();
+            assert!(line.ends_with(b"credential `T` is not put into a trailer\n"), "{}", line.escape_ascii());
+            assert_eq!(proxy.denials.lock().unwrap().last().unwrap().stage, "credential");
+        }
+    });
+}
+
+#[test]
 fn the_framing_of_a_request_is_read_in_one_way() {
     network(|| async {
         let tls = Tls::new();
