@@ -48,6 +48,8 @@ pub(super) struct Shared {
     pub(super) host: HostAddresses,
     /// For connections over HTTP/2 that may take up much.
     pub(super) roomy: Arc<Semaphore>,
+    /// Bytes that bodies may take up which are read whole before they go on.
+    pub(super) counted: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -79,6 +81,7 @@ impl Shared {
             on_denial,
             host,
             roomy: Arc::new(Semaphore::new(intercept::ROOMY)),
+            counted: Arc::new(Semaphore::new(forward::COUNTED_AT_ONCE)),
         })
     }
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme as UriScheme};
@@ -12,12 +13,12 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::upgrade::OnUpgrade;
-use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{sleep, timeout};
 
 use super::body::{Driver, Edited, OnStray, RequestBody, ResponseBody};
 use super::connect::{self, broken};
-use super::exchange::{Answer, Asked, Exchange, Hop};
+use super::exchange::{Answer, Asked, Exchange, Hop, Shared};
 use super::pulse::Pulse;
 use super::refusal::Refusal;
 use super::requests::Applied;
@@ -31,7 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Longest body that is read to its end before it goes on, so that what is put into it is counted in its length.
 const COUNTED: u64 = 256 * 1024;
 /// How long it may get by that.
-const GROWN: u64 = 4 * COUNTED;
+const GROWN: u32 = 1 << 20;
+/// How long all such bodies of a sandbox may get that are there at once; those past them go on without a length.
+pub(super) const COUNTED_AT_ONCE: usize = 16 << 20;
 
 /// Passes a request with an absolute URL on to its origin or to the upstream, and the answer back.
 pub(super) async fn forward(exchange: &Exchange, request: Request<Incoming>) -> Result<Answer, Refusal> {
@@ -162,7 +165,7 @@ pub(super) async fn converse(exchange: &Exchange, way: &Way, link: Link, message
     };
     let (body, waits) = match put.filter(|_| !body.is_end_stream()) {
         None => (RequestBody::new(body), waits),
-        Some(put) => (put_in(put, body, &on_stray, &strays).await?, false),
+        Some(put) => (put_in(exchange, put, body, &on_stray, &strays).await?, false),
     };
     let mut body = body.refusing(on_stray);
     rewrite(exchange, &mut parts, &body, way, matches!(link, Link::Many(_)), wanted.clone())?;
@@ -298,19 +301,39 @@ fn unfinished(error: &dyn std::fmt::Display) -> Refusal {
     Refusal::bad_request(format!("the body did not come: {error}"))
 }
 
-/// Puts values into a body. A short one is read to its end first, for servers that want to be told the length.
-async fn put_in(put: Put, body: Incoming, on_stray: &OnStray, strays: &Strays) -> Result<RequestBody, Refusal> {
-    let short = body.size_hint().exact().is_some_and(|length| length <= COUNTED && put.longest(length) <= GROWN);
-    let edited = Edited::new(body, Edit::Put(put), Some(Arc::clone(on_stray)));
-    if !short {
-        return Ok(RequestBody::edited(edited));
+/// Bytes that take up room for as long as they are there.
+struct Counted(Bytes, #[allow(dead_code, reason = "gives the room back when dropped")] OwnedSemaphorePermit);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
-    match edited.whole().collect().await {
-        Ok(whole) => {
+}
+
+/// Puts values into a body. A short one is read to its end first, for servers that want to be told the length.
+async fn put_in(
+    exchange: &Exchange,
+    put: Put,
+    body: Incoming,
+    on_stray: &OnStray,
+    strays: &Strays,
+) -> Result<RequestBody, Refusal> {
+    let length = body.size_hint().exact().filter(|length| *length <= COUNTED);
+    let grown = length.and_then(|length| u32::try_from(put.longest(length)).ok()).filter(|grown| *grown <= GROWN);
+    let Shared { counted, limits, .. } = &*exchange.shared;
+    let room = grown.and_then(|grown| Arc::clone(counted).try_acquire_many_owned(grown).ok());
+    let edited = Edited::new(body, Edit::Put(put), Some(Arc::clone(on_stray)));
+    let Some(room) = room else { return Ok(RequestBody::edited(edited)) };
+    match timeout(limits.head_timeout, edited.whole().collect()).await {
+        Ok(Ok(whole)) => {
             let trailers = whole.trailers().cloned();
-            Ok(RequestBody::whole(whole.to_bytes(), trailers))
+            Ok(RequestBody::whole(Bytes::from_owner(Counted(whole.to_bytes(), room)), trailers))
         }
-        Err(error) => Err(take(strays).unwrap_or_else(|| unfinished(&error))),
+        Ok(Err(error)) => Err(take(strays).unwrap_or_else(|| unfinished(&error))),
+        Err(_) => {
+            let text = "the body of the request took too long";
+            Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text).and_close())
+        }
     }
 }
 

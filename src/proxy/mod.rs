@@ -15,7 +15,7 @@
 //! | `TRACE` | `405` |
 //! | `Max-Forwards: 0` | `501` |
 //! | a head past [`Limits::head_bytes`] or of more than 100 lines | `431` |
-//! | a head that is not there in [`Limits::head_timeout`] | `408` |
+//! | a head that is not there in [`Limits::head_timeout`], a short body that values are put into and is not there in as long | `408` |
 //! | a connection past [`Limits::connections`] | `503` |
 //!
 //! What it holds to:
@@ -143,7 +143,8 @@ pub struct Limits {
     /// Connections served at once, tunnels included. Each takes two descriptors: where the soft limit of open files
     /// (`RLIMIT_NOFILE`) has no room for so many, the proxy serves as many as fit, 416 under a limit of 1024.
     pub connections: usize,
-    /// Longest time from a connection's beginning, or a head's first byte, to the end of the head.
+    /// Longest time from a connection's beginning, or a head's first byte, to the end of the head; and from there to the end of a body that is
+    /// read whole, because values are put into it and its length is to be known.
     pub head_timeout: Duration,
     /// Longest time to resolve a name, and again to connect to one of its addresses.
     pub connect_timeout: Duration,

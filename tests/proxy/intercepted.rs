@@ -316,6 +316,60 @@ fn trailers_of_a_request_arrive_and_hold_no_placeholder() {
 }
 
 #[test]
+fn bodies_that_are_read_whole_have_so_much_room_and_time() {
+    network(|| async {
+        let tls = Tls::new();
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let port = tls.origin(&["http/1.1"], move |request: Request<Incoming>| {
+            tell.send(request.headers().contains_key("content-length")).unwrap();
+            async { Response::new(text("")) }
+        });
+        // 200,000 bytes can get 1,000,000, for which there is room 16 times.
+        let head = format!("POST / HTTP/1.1\r\nHost: web.example:{port}\r\nContent-Length: 200000\r\n\r\n");
+        let begin = async |proxy: &crate::network::Running| {
+            let mut client = tls.dial(proxy, port, &["http/1.1"]).await;
+            client.write_all(&[head.as_bytes(), &[b'x'; 199_999]].concat()).await.unwrap();
+            client
+        };
+        let proxy = setup(&tls, port).serve();
+        let mut begun = Vec::new();
+        for _ in 0..20 {
+            begun.push(begin(&proxy).await);
+        }
+        for _ in 0..4 {
+            let counted = timeout(Duration::from_secs(60), told.recv()).await.expect("those that have no room go on");
+            assert_eq!(counted, Some(false));
+        }
+        // What is whole goes on with its length.
+        for client in &mut begun {
+            let _ = client.write_all(b"x").await;
+        }
+        for _ in 0..16 {
+            let counted = timeout(Duration::from_secs(60), told.recv()).await.expect("those that have room go on");
+            assert_eq!(counted, Some(true));
+        }
+        // Then there is room again.
+        drop(begun);
+        let again = async {
+            loop {
+                let mut client = begin(&proxy).await;
+                client.write_all(b"x").await.unwrap();
+                if told.recv().await.unwrap() {
+                    break;
+                }
+            }
+        };
+        timeout(Duration::from_secs(60), again).await.expect("room again");
+
+        let proxy = setup(&tls, port).limits(|limits| limits.head_timeout = Duration::from_secs(5)).serve();
+        let mut answer = Vec::new();
+        let _ =
+            timeout(Duration::from_secs(60), begin(&proxy).await.read_to_end(&mut answer)).await.expect("an answer");
+        assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", answer.escape_ascii());
+    });
+}
+
+#[test]
 fn the_framing_of_a_request_is_read_in_one_way() {
     network(|| async {
         let tls = Tls::new();
