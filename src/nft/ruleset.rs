@@ -73,7 +73,12 @@ impl Ruleset {
         for object in self.objects {
             transaction.push(Verb::Add, Object::Stateful(object));
         }
-        for (table, set, elements) in self.elements {
+        let timed = self.sets.iter().filter(|set| set.has_timed_ranges());
+        let timed: HashMap<_, _> = timed.map(|set| ((&set.table, &set.name), set)).collect();
+        for (table, set, mut elements) in self.elements {
+            if let Some(timed) = timed.get(&(&table, &set)) {
+                timed.drop_stray_ends(&mut elements);
+            }
             match parts.anonymous.get_mut(&(table.clone(), set.clone())) {
                 Some((_, of_rule)) => of_rule.extend(elements),
                 None => parts.elements.push((table, set, elements)),

@@ -338,6 +338,37 @@ impl Set {
     pub fn map(table: &TableId, name: &SetName, key: KeyType, to: MapTo) -> Self {
         Self { data: Some(to), ..Self::new(table, name, key) }
     }
+
+    /// Whether its elements are the first keys of ranges and the first keys past them, and may run out.
+    pub(crate) fn has_timed_ranges(&self) -> bool {
+        self.flags.interval && self.flags.timeout && self.key.0.len() == 1
+    }
+
+    /// Drops ends of ranges that none begins, from a set that [has timed ranges](Self::has_timed_ranges).
+    ///
+    /// Once a range has run out, the kernel tells its beginning no more; but its end, which has no time of its own, until somebody's
+    /// commit clears the set up. It refuses to make such an end.
+    pub(crate) fn drop_stray_ends(&self, elements: &mut Vec<Element>) {
+        if !self.has_timed_ranges() {
+            return;
+        }
+        let mut order: Vec<usize> = (0..elements.len()).filter(|at| !elements[*at].catch_all).collect();
+        // Where one range ends and the next begins, the end comes first.
+        order.sort_by(|a, b| {
+            let (a, b) = (&elements[*a], &elements[*b]);
+            a.key.cmp(&b.key).then(b.interval_end.cmp(&a.interval_end))
+        });
+        let (mut open, mut stray) = (false, vec![false; elements.len()]);
+        for at in order {
+            let element = &elements[at];
+            // nft(8) puts the end of "nothing" at key 0 of every such set.
+            let first = element.key.as_bytes().iter().all(|byte| *byte == 0);
+            stray[at] = element.interval_end && !open && !first;
+            open = !element.interval_end;
+        }
+        let mut stray = stray.into_iter();
+        elements.retain(|_| stray.next() != Some(true));
+    }
 }
 
 /// What an element of a map leads to.
@@ -414,5 +445,29 @@ impl Element {
     /// An element of a map.
     pub fn leading(key: Data, to: ElementData) -> Self {
         Self { data: Some(to), ..Self::new(key) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nft::{Family, TableName};
+
+    #[test]
+    fn ends_that_no_range_has_are_dropped() {
+        let id = TableId { family: Family::Inet, name: TableName::new("t").unwrap() };
+        let mut set = Set::new(&id, &SetName::new("s").unwrap(), KeyType(vec![Datatype::InetService]));
+        let start = |port| Element::new(Data::be16(port));
+        let end = |port| Element { interval_end: true, ..start(port) };
+        let catch_all = Element { catch_all: true, ..Element::new(Data::default()) };
+        // As the kernel tells them, from the highest key down. Ranges from 1, from 20 and from 40 have run out; one touches the next.
+        let told = [end(50), end(30), end(20), start(10), end(5), start(3), end(3), end(0), catch_all.clone()];
+        let mut all = told.to_vec();
+        set.flags.interval = true;
+        set.drop_stray_ends(&mut all);
+        assert_eq!(all, told, "nothing runs out here");
+        set.flags.timeout = true;
+        set.drop_stray_ends(&mut all);
+        assert_eq!(all, [end(20), start(10), end(5), start(3), end(0), catch_all]);
     }
 }

@@ -11,6 +11,7 @@
 
 mod becomes;
 mod beyond;
+mod expired;
 mod generate;
 mod listed;
 mod netlink;

@@ -340,6 +340,7 @@ impl Socket {
                     all.extend(elements);
                 }
             })?;
+            set.drop_stray_ends(&mut all);
             if !all.is_empty() {
                 let entry: (TableId, SetName, Vec<Element>) = (set.table.clone(), set.name.clone(), all);
                 elements.push(entry);
