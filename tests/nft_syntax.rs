@@ -525,6 +525,33 @@ fn hostile_names_do_not_break_out() {
     }
 }
 
+/// nft(8) would add `meta iiftype ether`, which never matches on `lo`.
+#[test]
+fn fields_of_a_frame_have_names_where_the_device_is_known_to_have_frames() {
+    const DESTINATION: Load = Load::Payload(PayloadBase::LinkLayer, 0, 6);
+    let ether = |key| Load::Meta(key, 2);
+    let arphrd_ether = || bytes(&1u16.to_ne_bytes());
+    for (family, known, text) in [
+        (Family::Netdev, None, "@ll,0,48 0x20000000001 accept"),
+        (Family::Netdev, Some(MetaKey::OifType), "oiftype 1 @ll,0,48 0x20000000001 accept"),
+        (Family::Inet, Some(MetaKey::OifType), "oiftype 1 @ll,0,48 0x20000000001 accept"),
+        (Family::Netdev, Some(MetaKey::IifType), "iiftype 1 ether daddr 02:00:00:00:00:01 accept"),
+        (Family::Bridge, None, "ether daddr 02:00:00:00:00:01 accept"),
+    ] {
+        let id = table(family, "kinds");
+        let mut rule = Rule::new(&id, &chain("c"));
+        if let Some(key) = known {
+            rule = rule.is(ether(key), arphrd_ether());
+        }
+        let rule = rule.is(DESTINATION, bytes(&[2, 0, 0, 0, 0, 1])).verdict(Verdict::Accept);
+        let mut ruleset = around(vec![rule]);
+        move_to(&mut ruleset, family);
+        let shown = ruleset.syntax();
+        assert_eq!(shown.unshown(), []);
+        assert!(shown.as_str().lines().any(|line| line.trim() == text), "{family}: lacks {text}:\n{shown}");
+    }
+}
+
 #[test]
 fn a_flag_that_old_nft_refuses_is_told() {
     let mut ruleset = inside();

@@ -106,7 +106,8 @@ impl Context {
             Family::Arp => Some(Network::Arp),
             Family::Inet | Family::Bridge | Family::Netdev => None,
         };
-        let ether = matches!(family, Family::Bridge | Family::Netdev);
+        // A device of family netdev may be of another kind (`lo` is): there nft(8) puts `meta iiftype ether` before a field of a frame.
+        let ether = family == Family::Bridge;
         Self { family, network, transport: None, ether, vlan: false, icmp: None, transports: false, hours }
     }
 
@@ -140,10 +141,8 @@ impl Context {
             {
                 self.vlan = true;
             }
-            // ARPHRD_ETHER
-            (Source::Meta(MetaKey::IifType | MetaKey::OifType), bytes) if bytes == 1u16.to_ne_bytes() => {
-                self.ether = true
-            }
+            // ARPHRD_ETHER. Of the outgoing interface it tells nft(8) nothing.
+            (Source::Meta(MetaKey::IifType), bytes) if bytes == 1u16.to_ne_bytes() => self.ether = true,
             (Source::Payload { base: PayloadBase::Transport, offset: 0, len: 1 }, [kind])
                 if matches!(self.transport, Some(1 | 58)) =>
             {
