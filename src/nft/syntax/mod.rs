@@ -22,8 +22,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::{
-    BaseChain, Chain, ChainName, ChainPolicy, ChainType, Datatype, Element, Family, Hook, MapTo, Rule, Ruleset, Set,
-    SetName, SetPolicy, Table, TableId,
+    BaseChain, Chain, ChainName, ChainPolicy, ChainType, Datatype, Element, Family, Flowtable, Hook, MapTo, Rule,
+    Ruleset, Set, SetName, SetPolicy, StatefulObject, Table, TableId,
 };
 
 /// The user data of a comment without a word, which is no [`Comment`](super::Comment).
@@ -140,7 +140,8 @@ impl Ruleset {
 
     fn write(&self, hours: Option<i32>) -> Syntax {
         let sets: Vec<Set> = self.sets.iter().map(type_of::resolved).collect();
-        let mut page = Page { ruleset: self, all: &sets, sets: Sets::new(self, &sets, hours), out: Syntax::default() };
+        let (contents, sets) = (Contents::by_table(self, &sets), Sets::new(self, &sets, hours));
+        let mut page = Page { ruleset: self, contents, sets, out: Syntax::default() };
         page.tables();
         page.strays();
         page.out
@@ -154,10 +155,12 @@ impl fmt::Display for Ruleset {
     }
 }
 
-/// What rules refer to: sets with their elements, and the chains that belong to one rule.
+/// What rules refer to: sets with their elements, and chains with their rules.
 struct Sets<'a> {
     sets: HashMap<(&'a TableId, &'a SetName), (&'a Set, Vec<&'a Element>)>,
-    inner: HashMap<(&'a TableId, &'a ChainName), Vec<&'a Rule>>,
+    rules: HashMap<(&'a TableId, &'a ChainName), Vec<&'a Rule>>,
+    /// The chains that belong to one rule.
+    inner: HashSet<(&'a TableId, &'a ChainName)>,
     /// How many seconds the reader's clock is ahead of UTC, if that is known.
     hours: Option<i32>,
 }
@@ -173,15 +176,12 @@ impl<'a> Sets<'a> {
                 all.extend(elements);
             }
         }
-        let bound = ruleset.chains.iter().filter(|chain| chain.flags.binding);
-        let mut inner: HashMap<_, Vec<&'a Rule>> =
-            bound.map(|chain| ((&chain.table, &chain.name), Vec::new())).collect();
+        let mut rules: HashMap<_, Vec<&'a Rule>> = HashMap::new();
         for rule in &ruleset.rules {
-            if let Some(rules) = inner.get_mut(&(&rule.table, &rule.chain)) {
-                rules.push(rule);
-            }
+            rules.entry((&rule.table, &rule.chain)).or_default().push(rule);
         }
-        Self { sets, inner, hours }
+        let inner = ruleset.chains.iter().filter(|chain| chain.flags.binding);
+        Self { sets, rules, inner: inner.map(|chain| (&chain.table, &chain.name)).collect(), hours }
     }
 
     fn find(&self, table: &TableId, name: &SetName) -> Option<&'a Set> {
@@ -193,16 +193,48 @@ impl<'a> Sets<'a> {
         elements.unwrap_or_default().into_iter()
     }
 
+    fn rules(&self, table: &TableId, chain: &ChainName) -> Vec<&'a Rule> {
+        self.rules.get(&(table, chain)).cloned().unwrap_or_default()
+    }
+
     /// The rules of a chain that belongs to the one rule that jumps there.
     fn inner(&self, table: &TableId, chain: &ChainName) -> Option<Vec<&'a Rule>> {
-        self.inner.get(&(table, chain)).cloned()
+        self.inner.contains(&(table, chain)).then(|| self.rules(table, chain))
+    }
+}
+
+/// What stands in a table.
+#[derive(Default)]
+struct Contents<'a> {
+    objects: Vec<&'a StatefulObject>,
+    flowtables: Vec<&'a Flowtable>,
+    /// With all that is known of their types.
+    sets: Vec<&'a Set>,
+    chains: Vec<&'a Chain>,
+}
+
+impl<'a> Contents<'a> {
+    fn by_table(ruleset: &'a Ruleset, sets: &'a [Set]) -> HashMap<&'a TableId, Self> {
+        let mut tables: HashMap<&'a TableId, Self> = HashMap::new();
+        for object in &ruleset.objects {
+            tables.entry(&object.table).or_default().objects.push(object);
+        }
+        for flowtable in &ruleset.flowtables {
+            tables.entry(&flowtable.table).or_default().flowtables.push(flowtable);
+        }
+        for set in sets {
+            tables.entry(&set.table).or_default().sets.push(set);
+        }
+        for chain in &ruleset.chains {
+            tables.entry(&chain.table).or_default().chains.push(chain);
+        }
+        tables
     }
 }
 
 struct Page<'a> {
     ruleset: &'a Ruleset,
-    /// The sets, with all that is known of their types.
-    all: &'a [Set],
+    contents: HashMap<&'a TableId, Contents<'a>>,
     sets: Sets<'a>,
     out: Syntax,
 }
@@ -215,17 +247,18 @@ impl<'a> Page<'a> {
                 self.out.omit(0, of_table(&table.id), "a table of that name stands above".to_owned());
                 continue;
             }
+            let contents = self.contents.remove(&table.id).unwrap_or_default();
             match word::name(table.id.name.as_str()) {
-                Ok(_) => self.table(table),
+                Ok(_) => self.table(table, &contents),
                 Err(reason) => {
                     self.out.omit(0, of_table(&table.id), reason);
-                    self.contents(&table.id, "its table can't be shown");
+                    self.untold(&contents, "its table can't be shown");
                 }
             }
         }
     }
 
-    fn table(&mut self, table: &'a Table) {
+    fn table(&mut self, table: &'a Table, contents: &Contents<'a>) {
         self.out.line(0, &format!("table {} {{", table.id));
         self.out.comment(1, || of_table(&table.id), table.comment.as_ref(), &table.extra);
         // One line a flag: nft 1.0.6 takes no list here.
@@ -241,17 +274,17 @@ impl<'a> Page<'a> {
         } else if table.flags.owner {
             self.out.line(1, "flags owner");
         }
-        self.named(table);
+        self.named(table, contents);
         let (mut sets, mut chains) = (HashSet::new(), HashSet::new());
         // Sets and chains that belong to a rule are shown within it.
-        for set in self.all.iter().filter(|set| set.table == table.id && !set.flags.anonymous) {
+        for set in contents.sets.iter().filter(|set| !set.flags.anonymous) {
             if sets.insert(&set.name) {
                 self.set(set);
             } else {
                 self.out.omit(1, of_set(&set.table, &set.name), "a set of that name stands above".to_owned());
             }
         }
-        for chain in self.ruleset.chains.iter().filter(|chain| chain.table == table.id && !chain.flags.binding) {
+        for chain in contents.chains.iter().filter(|chain| !chain.flags.binding) {
             if chains.insert(&chain.name) {
                 self.chain(chain);
             } else {
@@ -262,15 +295,15 @@ impl<'a> Page<'a> {
     }
 
     /// Stateful objects and flowtables.
-    fn named(&mut self, table: &'a Table) {
-        for object in self.ruleset.objects.iter().filter(|object| object.table == table.id) {
+    fn named(&mut self, table: &'a Table, contents: &Contents<'a>) {
+        for object in &contents.objects {
             let what = || {
                 let (kind, name) = (object.state.kind(), object.name.as_str().escape_debug());
                 format!("{kind} {name} of {}", of_table(&table.id))
             };
             self.block(object::show(object), what);
         }
-        for flowtable in self.ruleset.flowtables.iter().filter(|flowtable| flowtable.table == table.id) {
+        for flowtable in &contents.flowtables {
             let what = || format!("flowtable {} of {}", flowtable.name.as_str().escape_debug(), of_table(&table.id));
             self.block(object::show_flowtable(flowtable), what);
         }
@@ -375,7 +408,7 @@ impl<'a> Page<'a> {
         if let Some(base) = base {
             self.out.line(2, &base);
         }
-        for (index, rule) in rules_of(self.ruleset, &chain.table, &chain.name) {
+        for (index, rule) in self.sets.rules(&chain.table, &chain.name).into_iter().enumerate() {
             self.rule(index, rule);
         }
         self.out.line(1, "}");
@@ -398,19 +431,19 @@ impl<'a> Page<'a> {
         self.out.line(2, &text);
     }
 
-    /// Tells what is in a table that can't be shown, or is not there.
-    fn contents(&mut self, table: &TableId, reason: &str) {
-        for set in self.ruleset.sets.iter().filter(|set| set.table == *table) {
-            self.out.omit(0, of_set(table, &set.name), reason.to_owned());
+    /// Tells what is in a table that can't be shown.
+    fn untold(&mut self, contents: &Contents<'a>, reason: &str) {
+        for set in &contents.sets {
+            self.out.omit(0, of_set(&set.table, &set.name), reason.to_owned());
         }
-        for chain in self.ruleset.chains.iter().filter(|chain| chain.table == *table) {
-            self.out.omit(0, of_chain(table, &chain.name), reason.to_owned());
-            self.rules_untold(table, &chain.name, reason);
+        for chain in &contents.chains {
+            self.out.omit(0, of_chain(&chain.table, &chain.name), reason.to_owned());
+            self.rules_untold(&chain.table, &chain.name, reason);
         }
     }
 
     fn rules_untold(&mut self, table: &TableId, chain: &ChainName, reason: &str) {
-        for (index, rule) in rules_of(self.ruleset, table, chain) {
+        for (index, rule) in self.sets.rules(table, chain).into_iter().enumerate() {
             self.out.omit(0, of_rule(index, rule), reason.to_owned());
         }
     }
@@ -474,16 +507,6 @@ fn show_type(set: &Set) -> Result<String, String> {
         },
     };
     Ok(format!("type {}{to}", set.key))
-}
-
-/// The rules of a chain with their place in it.
-fn rules_of<'a>(
-    ruleset: &'a Ruleset,
-    table: &TableId,
-    chain: &ChainName,
-) -> impl Iterator<Item = (usize, &'a Rule)> + use<'a> {
-    let (table, chain) = (table.clone(), chain.clone());
-    ruleset.rules.iter().filter(move |rule| rule.table == table && rule.chain == chain).enumerate()
 }
 
 /// `type filter hook output priority filter; policy drop;`
