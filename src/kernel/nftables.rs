@@ -227,7 +227,7 @@ impl Socket {
     ///   that the transaction was bound to;
     /// - [`ErrorKind::Privilege`]: `CAP_NET_ADMIN` is missing;
     /// - [`ErrorKind::Unsupported`]: the kernel has no nf_tables, or not that expression or table flag;
-    /// - [`ErrorKind::Exhausted`]: the batch is larger than an unprivileged socket may send;
+    /// - [`ErrorKind::Exhausted`]: the batch is larger than an unprivileged socket may send, or the kernel has no memory for it;
     /// - [`ErrorKind::Kernel`]: anything else.
     pub fn commit(&mut self, transaction: &Transaction) -> Result<Generation> {
         self.carry_out(transaction, None)

@@ -150,7 +150,7 @@ fn program() -> String {
 
 /// Runs `ringfence rules …` in the namespace of the calling thread.
 fn rules(arguments: &[&str], input: Option<&str>) -> Result<String, String> {
-    run(Command::new(program()).arg("rules").args(arguments), input)
+    run(Command::new(program()).arg("rules").args(arguments), input.map(str::as_bytes))
 }
 
 /// Takes everything away, in the namespace of the calling thread.

@@ -10,7 +10,7 @@ use ringfence::kernel::netns::Netns;
 
 /// Runs nft(8) to its end and gives what it prints, or what it complains of.
 pub fn nft(arguments: &[&str], input: Option<&str>) -> Result<String, String> {
-    run(Command::new("nft").args(arguments), input)
+    run(Command::new("nft").args(arguments), input.map(str::as_bytes))
 }
 
 /// Loads a script.
@@ -19,7 +19,7 @@ pub fn load(script: &str) -> Result<(), String> {
 }
 
 /// Runs a program to its end.
-pub fn run(command: &mut Command, input: Option<&str>) -> Result<String, String> {
+pub fn run(command: &mut Command, input: Option<&[u8]>) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
@@ -29,7 +29,7 @@ pub fn run(command: &mut Command, input: Option<&str>) -> Result<String, String>
         scope.spawn(move || {
             if let (Some(mut stdin), Some(input)) = (stdin, input) {
                 // Who stops reading says why by its status.
-                let _ = stdin.write_all(input.as_bytes());
+                let _ = stdin.write_all(input);
             }
         });
         let output = child.wait_with_output().map_err(|error| error.to_string())?;

@@ -1,8 +1,10 @@
 //! Documents that `restore` does not take: they change nothing, and it says what is wrong and where.
 
-use crate::nft::{in_namespace, load};
+use std::process::Command;
+
+use crate::nft::{in_namespace, load, run};
 use crate::shot::{dump, raw_lines};
-use crate::{able, rules};
+use crate::{able, program, rules};
 
 #[test]
 fn what_cannot_be_restored_changes_nothing() {
@@ -13,14 +15,17 @@ fn what_cannot_be_restored_changes_nothing() {
         load("table inet kept {\nchain c {\ncounter accept\n}\n}\n").unwrap();
         let saved = rules(&["save"], None).unwrap();
         let before = raw_lines(&dump());
-        let refused = |document: &str, expected: &[&str]| {
-            let error = rules(&["restore"], Some(document)).expect_err("a document with a mistake");
+        let refused_bytes = |document: &[u8], expected: &[&str]| {
+            let error = run(Command::new(program()).args(["rules", "restore"]), Some(document))
+                .expect_err("a document with a mistake");
             assert!(error.starts_with("exit status: 125"), "{error}");
             for part in expected {
                 assert!(error.contains(part), "{error}\nlacks {part}");
             }
             assert!(raw_lines(&dump()) == before, "{error}");
         };
+        let refused = |document: &str, expected: &[&str]| refused_bytes(document.as_bytes(), expected);
+        refused_bytes(b"{\n\"\xff", &["standard input:2:2: not UTF-8", "nothing was changed"]);
         refused("", &["standard input:1:0", "EOF"]);
         refused(
             &saved.replace("\"inet\"", "\"internet\""),

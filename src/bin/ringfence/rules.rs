@@ -1,6 +1,7 @@
 //! `ringfence rules`: saves, restores and lists the whole nftables ruleset of a network namespace.
 
 use std::io::{Read, Write};
+use std::string::FromUtf8Error;
 
 use ringfence::kernel::nftables::Socket;
 use ringfence::nft::{JsonError, Ruleset};
@@ -22,8 +23,9 @@ pub fn rules(arguments: &RulesArguments) -> Result<u8> {
 }
 
 fn restore(socket: &mut Socket) -> Result<u8> {
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).map_err(|error| io_error("can't read standard input", error))?;
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).map_err(|error| io_error("can't read standard input", error))?;
+    let text = String::from_utf8(bytes).map_err(|error| no_text(&error))?;
     let ruleset = Ruleset::from_json(&text).map_err(|error| unreadable(&error))?;
     drop(text);
     if let Some(table) = ruleset.tables.iter().find(|table| table.flags.owner && !table.flags.persist) {
@@ -36,6 +38,15 @@ fn restore(socket: &mut Socket) -> Result<u8> {
     Ok(0)
 }
 
+const UNCHANGED: &str = "nothing was changed; a ruleset is what `ringfence rules save` prints";
+
+fn no_text(error: &FromUtf8Error) -> Error {
+    let read = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    let line = read.split(|byte| *byte == b'\n').count();
+    let column = read.rsplit(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len) + 1;
+    Error::new(ErrorKind::Policy, format!("standard input:{line}:{column}: not UTF-8")).hint(UNCHANGED)
+}
+
 /// An error about the document: `standard input:LINE:COLUMN: PATH: …`.
 fn unreadable(error: &JsonError) -> Error {
     let place = match (error.line, error.column) {
@@ -43,8 +54,7 @@ fn unreadable(error: &JsonError) -> Error {
         (line, column) => format!("standard input:{line}:{column}"),
     };
     let path = if error.path.is_empty() { String::new() } else { format!("`{}`: ", error.path.escape_debug()) };
-    Error::new(ErrorKind::Policy, format!("{place}: {path}{}", error.problem))
-        .hint("nothing was changed; a ruleset is what `ringfence rules save` prints")
+    Error::new(ErrorKind::Policy, format!("{place}: {path}{}", error.problem)).hint(UNCHANGED)
 }
 
 fn list(ruleset: &Ruleset) -> Result<u8> {

@@ -37,6 +37,11 @@ fn of_everything(errno: i32) -> (ErrorKind, Option<&'static str>) {
 
 /// A commit that was refused.
 pub(super) fn of_commit(batch: &Batch, transaction: &Transaction, nack: &Acknowledgement) -> Error {
+    // Out of memory, nfnetlink answers to the batch's first message, whichever it was.
+    if nack.errno == libc::ENOMEM {
+        let hint = "something in it takes more memory than there is: a set that says its `size` takes room for so many at once";
+        return error(ErrorKind::Exhausted, "commit the transaction".to_owned(), nack, Some(hint));
+    }
     let operation = batch.operation(nack.seq).and_then(|index| transaction.operations().get(index));
     let Some(operation) = operation else {
         let operation = "commit the transaction".to_owned();
@@ -168,4 +173,25 @@ fn option_of(expression: &str) -> &'static str {
 
 fn error(kind: ErrorKind, operation: String, nack: &Acknowledgement, hint: Option<&'static str>) -> Error {
     KernelError::new(operation, nack, hint.map(str::to_owned)).of_kind(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::netlink::Header;
+    use crate::wire::nftables;
+
+    #[test]
+    fn no_operation_is_blamed_for_want_of_memory() {
+        let mut transaction = Transaction::new();
+        transaction.push(Verb::Flush, Object::Everything);
+        let batch = nftables::encode_from(&transaction, 1, false).unwrap();
+        let of = |errno| {
+            let request = Header { len: 0, kind: 0, flags: 0, seq: batch.begin() + 1, port: 0 };
+            of_commit(&batch, &transaction, &Acknowledgement::of_errno(errno, request))
+        };
+        assert_eq!(of(libc::EBUSY).to_string(), "can't flush ruleset");
+        assert_eq!(of(libc::ENOMEM).to_string(), "can't commit the transaction");
+        assert_eq!(of(libc::ENOMEM).kind(), ErrorKind::Exhausted);
+    }
 }
