@@ -58,6 +58,7 @@ trait Write {
     fn cmp(self, load: Load, op: CmpOp, data: Data) -> Self;
     fn with_mask(self, load: Load, mask: &[u8], op: CmpOp, data: &[u8]) -> Self;
     fn lookup(self, fields: &[Load], set: &str, negated: bool) -> Self;
+    fn set_mark(self, load: Load) -> Self;
     fn note(self, comment: &str) -> Self;
 }
 
@@ -84,6 +85,10 @@ impl Write for Rule {
             slot += field.len().div_ceil(4) as u8;
         }
         self.expr(Expr::Lookup { set: SetName::new(set).unwrap(), sreg: REG, negated })
+    }
+
+    fn set_mark(self, load: Load) -> Self {
+        self.expr(load.load(REG)).expr(Expr::MetaSet { key: MetaKey::Mark, sreg: REG })
     }
 
     fn note(self, comment: &str) -> Self {
@@ -486,6 +491,43 @@ fn what_nft_cannot_write_is_told() {
         (rule().cmp(Load::Meta(MetaKey::Mark, 4), CmpOp::Gt, Data::native32(1)), "no way to compare"),
         (rule().verdict(Verdict::Jump(chain("d\naccept"))), "names of letters"),
         (rule().expr(Expr::Immediate { dreg: REG, data: Data::byte(1) }), "only where a statement takes it"),
+        (rule().nfproto(Family::Ip).cmp(IP_SADDR, CmpOp::Lte, bytes(&[1, 244])), "no way to compare"),
+        (rule().nfproto(Family::Ip).set_mark(IP_SADDR), "does not take ip saddr here, which is of another type"),
+        (rule().set_mark(Load::Meta(MetaKey::Priority, 4)), "of another type"),
+        (rule().set_mark(Load::Meta(MetaKey::IifGroup, 4)), "of another type"),
+        (
+            rule().nfproto(Family::Ip).expr(Load::Meta(MetaKey::Cpu, 4).load(REG)).expr(Expr::PayloadWrite {
+                base: PayloadBase::Network,
+                offset: 12,
+                len: 4,
+                sreg: REG,
+                checksum: Checksum { kind: 1, offset: 10, flags: 1 },
+            }),
+            "would turn the bytes of meta cpu around",
+        ),
+        (
+            rule().expr(Expr::Redirect(NatPorts { ports: None, flags: NatFlags::PROTO_SPECIFIED })),
+            "no word for its flags 0x2",
+        ),
+        (
+            rule().nfproto(Family::Ip).expr(IP_SADDR.load(REG)).expr(Expr::Nat(Nat {
+                kind: NatKind::Destination,
+                family: Family::Ip,
+                addresses: Some(RegisterRange { min: REG, max: REG }),
+                ports: None,
+                flags: NatFlags::MAP_IPS.and(NatFlags::PROTO_SPECIFIED),
+            })),
+            "no word for its flags 0x3",
+        ),
+        (
+            rule().expr(Load::Meta(MetaKey::Mark, 4).load(REG)).expr(Expr::Bitwise {
+                sreg: REG,
+                dreg: REG,
+                len: 2,
+                op: BitwiseOp::ShiftRight(Data::native32(1)),
+            }),
+            "changes 2 of the 4 bytes",
+        ),
     ] {
         let shown = around(vec![rule.clone().note("x")]).syntax();
         let [unshown] = shown.unshown() else { panic!("{shown}") };
@@ -641,6 +683,12 @@ fn bytecode(rule: &Rule) -> Vec<String> {
             Expr::Reject(Reject::TcpReset) => "reject type 1 code 0".to_owned(),
             Expr::Reject(Reject::Icmpx(code)) => format!("reject type 2 code {}", *code as u8),
             Expr::Masquerade(_) => "masq".to_owned(),
+            Expr::MetaSet { key, sreg } => {
+                format!("meta set {} with reg {}", format!("{key:?}").to_lowercase(), sreg.to_wire())
+            }
+            Expr::CtSet { key, sreg, .. } => {
+                format!("ct set {} with reg {}", format!("{key:?}").to_lowercase(), sreg.to_wire())
+            }
             Expr::Limit(Limit { rate, seconds, burst, over, .. }) => {
                 let unit = match seconds {
                     1 => "second",
@@ -843,6 +891,58 @@ fn nft_takes_what_hostile_names_leave() {
     assert!(!listed.contains("flush") && listed.matches("accept").count() == 2, "{listed}");
 }
 
+/// A table, and in another one a chain, a set and an object of each kind, with these names.
+fn named(words: &[&str]) -> Ruleset {
+    let id = table(Family::Ip, "t");
+    let all = chain("all-of-them");
+    let mut ruleset = Ruleset { tables: vec![plain_table(&id)], ..Ruleset::default() };
+    ruleset.chains.push(Chain::new(&id, &all));
+    let seconds = vec![(8, 12)];
+    let states = [
+        State::Counter { packets: 0, bytes: 0 },
+        State::Quota(Quota { bytes: 1, used: 0, over: true }),
+        State::Limit(Limit { rate: 1, seconds: 1, burst: 5, over: false, bytes: false }),
+        State::Synproxy(Synproxy { mss: 1460, wscale: 7, flags: 15 }),
+        State::CtHelper(CtHelper { helper: "ftp".to_owned(), l3proto: None, l4proto: 6 }),
+        State::CtTimeout(CtTimeout { l3proto: 2, l4proto: 6, seconds }),
+    ];
+    for word in words {
+        ruleset.tables.push(plain_table(&table(Family::Ip, word)));
+        ruleset.chains.push(Chain::new(&id, &chain(word)));
+        ruleset.sets.push(set(&id, word, &[Datatype::Ipv4Addr]));
+        ruleset.rules.push(Rule::new(&id, &all).lookup(&[IP_SADDR], word, false).verdict(Verdict::Jump(chain(word))));
+        for state in &states {
+            let (kind, name) = (state.kind(), ObjectName::new(word).unwrap());
+            ruleset.objects.push(StatefulObject::new(&id, &name, state.clone()));
+            ruleset.rules.push(Rule::new(&id, &all).expr(Expr::ObjectRef { kind, name }));
+        }
+    }
+    ruleset
+}
+
+#[test]
+fn words_of_nft_are_names_where_it_takes_them() {
+    if !twin_is_there("words_of_nft_are_names_where_it_takes_them") {
+        return;
+    }
+    let words =
+        std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/nft_syntax/keywords.txt"))
+            .unwrap();
+    let words: Vec<_> = words.lines().filter(|line| !line.starts_with('#')).collect();
+    let shown = named(&words).syntax();
+    // Words that are kept for one place are names in all others.
+    for free in
+        ["chain packets {", "set bytes {", "counter state {", "quota rate {", "limit used {", "ct helper week {"]
+    {
+        assert!(shown.as_str().lines().any(|line| line.trim() == free), "lacks {free}");
+    }
+    let (_, _, err) = in_scratch("nft -c -f \"$1\"", shown.as_str());
+    // A kernel need not have every kind of object.
+    let refused: Vec<_> =
+        err.lines().filter(|line| line.contains("Error:") && !line.contains("Could not process rule")).collect();
+    assert!(refused.is_empty(), "nft(8) refuses:\n{err}");
+}
+
 #[test]
 fn whatever_is_shown_nft_makes_the_same_of() {
     if !twin_is_there("whatever_is_shown_nft_makes_the_same_of") {
@@ -1007,6 +1107,25 @@ fn statement() -> impl Strategy<Value = Expr> {
     ]
 }
 
+/// A statement that takes a field.
+fn change() -> impl Strategy<Value = [Expr; 2]> {
+    let number = proptest::sample::select(vec![
+        MetaKey::Cpu,
+        MetaKey::Mark,
+        MetaKey::Priority,
+        MetaKey::IifGroup,
+        MetaKey::SkUid,
+    ]);
+    let load = prop_oneof![likely_load(), number.prop_map(|key| Load::Meta(key, 4)), Just(IP_SADDR)];
+    let set = proptest::sample::select(vec![
+        Expr::MetaSet { key: MetaKey::Mark, sreg: REG },
+        Expr::MetaSet { key: MetaKey::Priority, sreg: REG },
+        Expr::CtSet { key: CtKey::Mark, direction: None, sreg: REG },
+        Expr::CtSet { key: CtKey::Zone, direction: None, sreg: REG },
+    ]);
+    (load, set).prop_map(|(load, set)| [load.load(REG), set])
+}
+
 fn last() -> impl Strategy<Value = Expr> {
     prop_oneof![
         Just(Expr::Verdict(Verdict::Accept)),
@@ -1023,8 +1142,10 @@ fn likely_rule() -> impl Strategy<Value = Rule> {
     let family = proptest::option::weighted(0.6, proptest::sample::select(vec![Family::Ip, Family::Ip6]));
     let protocol = proptest::option::weighted(0.5, proptest::sample::select(vec![1, 6, 17, 58, 132]));
     let matches = proptest::collection::vec(likely_match(), 0..3);
-    (family, protocol, matches, proptest::collection::vec(statement(), 0..2), proptest::option::of(last())).prop_map(
-        |(family, protocol, matches, statements, last)| {
+    let change = proptest::option::weighted(0.2, change());
+    let statements = proptest::collection::vec(statement(), 0..2);
+    (family, protocol, matches, change, statements, proptest::option::of(last())).prop_map(
+        |(family, protocol, matches, change, statements, last)| {
             let mut rule = Rule::new(&table(Family::Inet, "kinds"), &chain("c"));
             if let Some(family) = family {
                 rule = rule.nfproto(family);
@@ -1032,7 +1153,8 @@ fn likely_rule() -> impl Strategy<Value = Rule> {
             if let Some(protocol) = protocol {
                 rule = rule.l4proto(protocol);
             }
-            rule.exprs.extend(matches.into_iter().flatten().chain(statements).chain(last));
+            rule.exprs.extend(matches.into_iter().flatten());
+            rule.exprs.extend(change.into_iter().flatten().chain(statements).chain(last));
             rule
         },
     )

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::value::{self, Kind};
 use super::{type_of, word};
-use crate::nft::{Element, ElementData, Expr, MapTo, Set, Verdict};
+use crate::nft::{Datatype, Element, ElementData, Expr, MapTo, Set, Verdict};
 
 /// The longest time the kernel counts, in milliseconds: more would not fit 64 bits of nanoseconds.
 const MAX_MILLISECONDS: u128 = (u64::MAX / 1_000_000) as u128;
@@ -103,15 +103,21 @@ fn key(set: &Set, kinds: &[Kind], element: &Element) -> Result<String, String> {
         };
         fields.push(text.ok_or_else(|| format!("nft(8) has no way to write this value of {}", datatype.name()))?);
         if set.key.0.len() > 1 {
-            let (padding, more) = more.split_at(datatype.size().next_multiple_of(4) - datatype.size());
-            if padding.iter().any(|byte| *byte != 0) {
-                return Err(format!("the bytes behind its {} are not zero", datatype.name()));
-            }
-            rest = more;
-            last = more_of_last.split_at(padding.len()).1;
+            rest = behind(*datatype, more)?;
+            last = behind(*datatype, more_of_last)?;
         }
     }
     if fields.is_empty() { Err("the key of the set has no type".to_owned()) } else { Ok(fields.join(" . ")) }
+}
+
+/// What comes behind a field and its padding, which nft(8) fills with zeros.
+fn behind(datatype: Datatype, bytes: &[u8]) -> Result<&[u8], String> {
+    let padding = (datatype.size().next_multiple_of(4) - datatype.size()).min(bytes.len());
+    let (padding, more) = bytes.split_at(padding);
+    match padding.iter().any(|byte| *byte != 0) {
+        true => Err(format!("the bytes behind its {} are not zero", datatype.name())),
+        false => Ok(more),
+    }
 }
 
 /// The range of one field of a concatenation, as a prefix where it is one.
@@ -137,7 +143,10 @@ pub(super) fn field_range(kind: Kind, from: &[u8], to: &[u8]) -> Option<String> 
 /// What an element of a map leads to.
 fn show_data(set: &Set, data: &ElementData) -> Result<String, String> {
     match data {
-        ElementData::Object(name) => word::quoted(word::name(name.as_str())?),
+        ElementData::Object(name) => {
+            let Some(MapTo::Object(kind)) = set.data else { return Err("its set has no objects".to_owned()) };
+            word::quoted(word::object(kind, name.as_str())?)
+        }
         ElementData::Verdict(verdict) => Ok(match verdict {
             Verdict::Accept => "accept".to_owned(),
             Verdict::Drop => "drop".to_owned(),
@@ -156,14 +165,17 @@ fn show_data(set: &Set, data: &ElementData) -> Result<String, String> {
             let (mut from, mut last) = if type_of::has_ranges(set) { bytes.split_at(to.len()) } else { (bytes, bytes) };
             let mut fields = Vec::new();
             for (at, datatype) in to.0.iter().enumerate() {
-                let size = datatype.size();
-                let text = kinds.get(at).copied().zip(from.get(..size).zip(last.get(..size))).and_then(
-                    |(kind, (from, last))| if from == last { kind.show(from) } else { value_range(kind, from, last) },
-                );
                 let unwritable = || format!("nft(8) has no way to write this value of {}", datatype.name());
+                let size = datatype.size();
+                let lower = from.split_at_checked(size).ok_or_else(unwritable)?;
+                let upper = last.split_at_checked(size).ok_or_else(unwritable)?;
+                let text = kinds.get(at).and_then(|kind| match lower.0 == upper.0 {
+                    true => kind.show(lower.0),
+                    false => value_range(*kind, lower.0, upper.0),
+                });
                 fields.push(text.ok_or_else(unwritable)?);
-                from = from.get(size.next_multiple_of(4)..).unwrap_or_default();
-                last = last.get(size.next_multiple_of(4)..).unwrap_or_default();
+                from = behind(*datatype, lower.1)?;
+                last = behind(*datatype, upper.1)?;
             }
             Ok(fields.join(" . "))
         }
@@ -279,7 +291,7 @@ pub(super) fn show_time(time: Duration) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nft::{Comment, Data, Datatype, Family, KeyType, SetFlags, SetName, TableId, TableName};
+    use crate::nft::{Comment, Data, Family, KeyType, SetFlags, SetName, TableId, TableName};
 
     fn set(types: &[Datatype], interval: bool) -> Set {
         let table = TableId { family: Family::Inet, name: TableName::new("t").unwrap() };
@@ -302,6 +314,25 @@ mod tests {
         let out = show(&set, &kinds(&set), [&element, &Element::new(Data::byte(1))].into_iter());
         assert_eq!(out.shown, ["203.0.113.9 . tcp . 5432 timeout 1m30s500ms comment \"db\""]);
         assert_eq!(out.unshown.len(), 1);
+    }
+
+    #[test]
+    fn what_stands_behind_a_field_is_not_dropped() {
+        let padded = |bytes: [u8; 8]| Data::new(&bytes).unwrap();
+        let (key, end) = (padded([6, 0, 0, 0, 0, 1, 0, 0]), padded([6, 0, 0, 0, 0, 2, 0, 0]));
+        let set = set(&[Datatype::InetProto, Datatype::InetService], true);
+        let range = |end: &Data| Element { key_end: Some(end.clone()), ..Element::new(key.clone()) };
+        assert_eq!(show(&set, &kinds(&set), [&range(&end)].into_iter()).shown, ["6 . 1-2"]);
+        let odd = range(&padded([6, 0, 0, 0, 0, 2, 0, 9]));
+        assert_eq!(show(&set, &kinds(&set), [&odd].into_iter()).unshown.len(), 1);
+
+        let to = KeyType(vec![Datatype::InetService, Datatype::InetProto]);
+        let map = Set { data: Some(MapTo::Value(to)), ..self::set(&[Datatype::InetService], false) };
+        let leading = |bytes| Element::leading(Data::be16(1), ElementData::Value(padded(bytes)));
+        let plain = leading([0, 80, 0, 0, 6, 0, 0, 0]);
+        assert_eq!(show(&map, &kinds(&map), [&plain].into_iter()).shown, ["1 : 80 . tcp"]);
+        let odd = leading([0, 80, 7, 0, 6, 0, 0, 0]);
+        assert_eq!(show(&map, &kinds(&map), [&odd].into_iter()).unshown.len(), 1);
     }
 
     #[test]

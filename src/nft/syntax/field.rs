@@ -225,7 +225,10 @@ impl Context {
             Area::Extension(ExthdrOp::TcpOption, kind) => format!("tcp option @{kind}"),
             Area::Header(PayloadBase::Tunnel) | Area::Extension(..) => return None,
         };
-        Some(Field::new(format!("{area},{},{}", offset * 8, len * 8), Kind::Bits, INTEGER, len as usize))
+        // Whatever the protocol is: ports.
+        let ports = matches!(source, Source::Payload { base: PayloadBase::Transport, offset: 0 | 2, len: 2 });
+        let datatype = if ports { Datatype::InetService.number() } else { INTEGER };
+        Some(Field::new(format!("{area},{},{}", offset * 8, len * 8), Kind::Bits, datatype, len as usize))
     }
 
     fn meta(&self, key: MetaKey) -> Option<Field> {

@@ -5,7 +5,7 @@ use crate::nft::{CtTimeout, Flowtable, Limit, Quota, State, StatefulObject, Synp
 
 /// `counter web { … }`, line by line; or why nft(8) has no way to write it.
 pub(super) fn show(object: &StatefulObject) -> Result<Vec<String>, String> {
-    let name = word::name(object.name.as_str())?;
+    let name = word::object(object.state.kind(), object.name.as_str())?;
     let (head, mut body) = match &object.state {
         State::Counter { packets, bytes } => ("counter", vec![format!("packets {packets} bytes {bytes}")]),
         State::Quota(quota) => ("quota", vec![show_quota(quota)]),

@@ -1,7 +1,9 @@
 //! Statements that change the packet, or what the kernel notes about it.
 
 use super::field::{Network, Source};
+use super::header::INTEGER;
 use super::rule::Reader;
+use super::statement::Wanted;
 use super::value::{self, Kind};
 use crate::nft::{CtDirection, CtKey, Expr, MetaKey, PayloadBase, Register};
 
@@ -9,7 +11,11 @@ impl Reader<'_> {
     pub(super) fn meta_set(&mut self, key: MetaKey, sreg: Register) -> Result<String, String> {
         let field = self.context.field(Source::Meta(key)).ok_or("nft(8) has no way to write what it sets")?;
         let kind = if key == MetaKey::NfTrace { Kind::Number } else { field.kind };
-        Ok(format!("{} set {}", field.text, self.argument(sreg, kind, key.size() as usize)?))
+        Ok(format!(
+            "{} set {}",
+            field.text,
+            self.argument(sreg, Wanted::new(kind, field.datatype, key.size() as usize))?
+        ))
     }
 
     pub(super) fn ct_set(
@@ -23,7 +29,7 @@ impl Reader<'_> {
         }
         let field = self.context.field(Source::Ct(key, direction)).ok_or("nft(8) has no way to write what it sets")?;
         let width = super::field::ct_width(self.context.network, key).unwrap_or(4);
-        Ok(format!("{} set {}", field.text, self.argument(sreg, field.kind, width)?))
+        Ok(format!("{} set {}", field.text, self.argument(sreg, Wanted::new(field.kind, field.datatype, width))?))
     }
 
     pub(super) fn payload_set(
@@ -56,7 +62,10 @@ impl Reader<'_> {
             }
             _ => {
                 let field = self.context.field(source).ok_or_else(unwritable)?;
-                let set = self.argument_of(&value, field.kind, len as usize)?;
+                let set = self.argument_of(
+                    &value,
+                    Wanted { turns: true, ..Wanted::new(field.kind, field.datatype, len as usize) },
+                )?;
                 (field.text, set)
             }
         };
@@ -78,13 +87,9 @@ impl Reader<'_> {
     }
 
     pub(super) fn mss(&mut self, sreg: Register) -> Result<String, String> {
-        let mut value = self.take(sreg.index().into())?;
-        // What the kernel has as a number of the machine's, nft(8) turns into one of the packet.
-        let native = self.fields(value.source).next().is_some_and(|field| field.kind == Kind::Native);
-        if native != value.turned {
-            return Err("nft(8) would turn its bytes around".to_owned());
-        }
-        value.turned = false;
-        self.argument_of(&value, Kind::Number, 2)
+        let value = self.take(sreg.index().into())?;
+        // Of all numbers of the machine's, nft 1.0.6 turns this one alone around here.
+        let turns = self.fields(value.source).next().is_some_and(|field| field.text == "rt mtu");
+        self.argument_of(&value, Wanted { turns, ..Wanted::new(Kind::Number, INTEGER, 2) })
     }
 }

@@ -184,6 +184,9 @@ impl<'a> Reader<'a> {
 
     fn mask(&mut self, sreg: Register, dreg: Register, len: u32, op: &BitwiseOp) -> Result<(), String> {
         let value = self.take(sreg.index().into())?;
+        if len as usize != value.width {
+            return Err(format!("it changes {len} of the {} bytes of {:?}", value.width, value.source));
+        }
         if let (BitwiseOp::ShiftRight(by), Some((mask, xor))) = (op, &value.mask)
             && let Some(field) = self.context.bit_field(value.source, mask.as_bytes())
             && by.as_bytes() == field.shift.to_ne_bytes()
@@ -200,8 +203,8 @@ impl<'a> Reader<'a> {
         }
         match op {
             BitwiseOp::MaskXor { mask, xor } => {
-                if [len as usize, mask.len(), xor.len()] != [value.width; 3] {
-                    return Err(format!("it masks {len} of the {} bytes of {:?}", value.width, value.source));
+                if [mask.len(), xor.len()] != [value.width; 2] {
+                    return Err(format!("its mask has another length than {:?}", value.source));
                 }
                 self.load(value.source, value.width, Some((mask.clone(), xor.clone())), dreg)
             }
@@ -532,9 +535,9 @@ fn plain(field: &Field, width: usize, op: CmpOp, data: &[u8]) -> Option<String> 
     // One byte has no order to turn around.
     let ordered = field.kind.ordered() || (field.kind.native() && width == 1) || field.kind == Kind::Proto;
     let kind = match field.kind {
-        // The first bytes of an address that was loaded whole.
-        Kind::Ipv4 if data.len() < width => Kind::Ipv4Prefix,
-        Kind::Ipv6 if data.len() < width => Kind::Ipv6Prefix,
+        // The first bytes of an address that was loaded whole. A prefix has no order for nft(8).
+        Kind::Ipv4 if data.len() < width && equality => Kind::Ipv4Prefix,
+        Kind::Ipv6 if data.len() < width && equality => Kind::Ipv6Prefix,
         Kind::IfName => Kind::IfName,
         kind if data.len() == width => kind,
         _ => return None,

@@ -2,7 +2,7 @@
 
 use super::field::Network;
 use super::rule::Reader;
-use super::value::Kind;
+use super::statement::Wanted;
 use super::word;
 use crate::nft::{Family, Log, LogFlags, QueueFlags, QueueNumber, Register, Reject, RejectCode, Syslog};
 
@@ -23,19 +23,19 @@ impl Reader<'_> {
     }
 
     pub(super) fn dup(&mut self, address: Option<Register>, device: Option<Register>) -> Result<String, String> {
-        let (kind, width) = match self.rule.table.family {
-            Family::Ip => (Kind::Ipv4, 4),
-            Family::Ip6 => (Kind::Ipv6, 16),
+        let wanted = match self.rule.table.family {
+            Family::Ip => Wanted::IPV4,
+            Family::Ip6 => Wanted::IPV6,
             Family::Netdev => {
                 let (None, Some(device)) = (address, device) else { return Err("it has no device".to_owned()) };
-                return Ok(format!("dup to {}", self.argument(device, Kind::IfIndex, 4)?));
+                return Ok(format!("dup to {}", self.argument(device, Wanted::INTERFACE)?));
             }
             _ => return Err("nft(8) takes no copy in this family".to_owned()),
         };
         let address = address.ok_or("it has no address")?;
-        let mut text = format!("dup to {}", self.argument(address, kind, width)?);
+        let mut text = format!("dup to {}", self.argument(address, wanted)?);
         if let Some(device) = device {
-            text += &format!(" device {}", self.argument(device, Kind::IfIndex, 4)?);
+            text += &format!(" device {}", self.argument(device, Wanted::INTERFACE)?);
         }
         Ok(text)
     }

@@ -1,7 +1,7 @@
 //! Statements, and the values that they take.
 
 use super::field::{Field, Source};
-use super::header::presence;
+use super::header::{INTEGER, presence};
 use super::object::{show_limit, show_quota};
 use super::rule::{Reader, Value};
 use super::value::Kind;
@@ -9,6 +9,34 @@ use super::{element, load, send, word};
 use crate::nft::{
     Datatype, Dynset, DynsetOp, Expr, ExthdrOp, Family, Hash, KnownObject, MapTo, ObjectType, Register, Set, Verdict,
 };
+
+/// What a statement wants in a register.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub kind: Kind,
+    /// nft(8)'s number of its type.
+    pub datatype: u32,
+    pub width: usize,
+    /// Whether nft(8) turns numbers of the machine's around for it.
+    pub turns: bool,
+}
+
+impl Wanted {
+    pub(super) const IPV4: Self = Self::new(Kind::Ipv4, Datatype::Ipv4Addr.number(), 4);
+    pub(super) const IPV6: Self = Self::new(Kind::Ipv6, Datatype::Ipv6Addr.number(), 16);
+    pub(super) const PORT: Self = Self::new(Kind::Port, Datatype::InetService.number(), 2);
+    pub(super) const INTERFACE: Self = Self::new(Kind::IfIndex, Datatype::IfaceIndex.number(), 4);
+
+    pub(super) const fn new(kind: Kind, datatype: u32, width: usize) -> Self {
+        Self { kind, datatype, width, turns: false }
+    }
+
+    /// Whether nft(8) takes a field for it: one of the same type, or a number without one.
+    fn takes(self, field: &Field) -> bool {
+        let text = matches!(self.kind, Kind::IfName | Kind::Text);
+        field.datatype == self.datatype || (field.datatype == INTEGER && !text)
+    }
+}
 
 impl Reader<'_> {
     /// Puts a load into words, if it is one that nft(8) names in no other way. Says whether it is.
@@ -64,26 +92,34 @@ impl Reader<'_> {
         field.map(|field| field.text).ok_or_else(|| format!("nft(8) has no way to write {:?} here", value.source))
     }
 
-    /// What a statement takes from a register, where it wants values of a kind.
-    pub(super) fn argument(&mut self, register: Register, kind: Kind, width: usize) -> Result<String, String> {
+    /// What a statement takes from a register.
+    pub(super) fn argument(&mut self, register: Register, wanted: Wanted) -> Result<String, String> {
         let value = self.take(register.index().into())?;
-        self.argument_of(&value, kind, width)
+        self.argument_of(&value, wanted)
     }
 
-    pub(super) fn argument_of(&self, value: &Value, kind: Kind, width: usize) -> Result<String, String> {
+    pub(super) fn argument_of(&self, value: &Value, wanted: Wanted) -> Result<String, String> {
         let unwritable = || format!("nft(8) has no way to write {:?} here", value.source);
-        if let Source::Constant(index) = value.source {
-            if value.mask.is_some() || value.turned || value.width != width {
-                return Err(unwritable());
-            }
-            return kind.show(self.constants[index].as_bytes()).ok_or_else(unwritable);
-        }
-        let field = self.fields(value.source).next().ok_or_else(unwritable)?;
-        if value.turned || value.width != width {
+        if value.width != wanted.width {
             return Err(unwritable());
         }
+        if let Source::Constant(index) = value.source {
+            if value.mask.is_some() || value.turned {
+                return Err(unwritable());
+            }
+            return wanted.kind.show(self.constants[index].as_bytes()).ok_or_else(unwritable);
+        }
+        let field = self.fields(value.source).next().ok_or_else(unwritable)?;
+        if !wanted.takes(&field) {
+            return Err(format!("nft(8) does not take {} here, which is of another type", field.text));
+        }
+        match (value.turned, wanted.turns && field.kind.native()) {
+            (false, true) => return Err(format!("nft(8) would turn the bytes of {} around", field.text)),
+            (true, false) => return Err(format!("nft(8) would not turn the bytes of {} around", field.text)),
+            _ => {}
+        }
         let Some((mask, xor)) = &value.mask else { return Ok(field.text) };
-        if !(kind.maskable() && field.kind.maskable()) {
+        if !(wanted.kind.maskable() && field.kind.maskable()) {
             return Err(unwritable());
         }
         let zero = |bytes: &[u8], all: u8| bytes.iter().all(|byte| *byte == all);
@@ -135,7 +171,7 @@ impl Reader<'_> {
             Expr::Tproxy { family, address, port } => (self.tproxy(*family, *address, *port)?, false),
             Expr::Dynset(dynset) => (self.dynset(dynset)?, false),
             Expr::ObjectRef { kind, name } => {
-                let name = word::quoted(word::name(name.as_str())?)?;
+                let name = word::quoted(word::object(*kind, name.as_str())?)?;
                 (format!("{} {name}", reference(*kind)?), false)
             }
             Expr::ObjectMap { set, sreg } => {
@@ -149,16 +185,16 @@ impl Reader<'_> {
             Expr::Queue { to, flags } => (self.queue(*to, *flags)?, true),
             Expr::Dup { address, device } => (self.dup(*address, *device)?, false),
             Expr::Fwd { device, neighbour: None } => {
-                (format!("fwd to {}", self.argument(*device, Kind::IfIndex, 4)?), true)
+                (format!("fwd to {}", self.argument(*device, Wanted::INTERFACE)?), true)
             }
             Expr::Fwd { device, neighbour: Some((address, family)) } => {
-                let (kind, width) = match family {
-                    Family::Ip => (Kind::Ipv4, 4),
-                    Family::Ip6 => (Kind::Ipv6, 16),
+                let wanted = match family {
+                    Family::Ip => Wanted::IPV4,
+                    Family::Ip6 => Wanted::IPV6,
                     _ => return Err("nft(8) knows neighbours by IPv4 and IPv6 addresses alone".to_owned()),
                 };
-                let device = self.argument(*device, Kind::IfIndex, 4)?;
-                (format!("fwd {family} to {} device {device}", self.argument(*address, kind, width)?), true)
+                let device = self.argument(*device, Wanted::INTERFACE)?;
+                (format!("fwd {family} to {} device {device}", self.argument(*address, wanted)?), true)
             }
             Expr::Synproxy(synproxy) => (format!("synproxy{}", super::object::show_synproxy(synproxy, " ")), false),
             Expr::FlowOffload { flowtable } => (format!("flow add @{}", word::name(flowtable.as_str())?), false),
@@ -223,7 +259,7 @@ impl Reader<'_> {
         let Some(MapTo::Value(to)) = &set.data else { return Err("the set has no values".to_owned()) };
         let [single] = to.0.as_slice() else { return Err("nft(8) syntax is not known for its value".to_owned()) };
         let kind = Kind::of(*single).ok_or("nft(8) syntax is not known for its value")?;
-        self.argument(data, kind, single.size())
+        self.argument(data, Wanted::new(kind, single.number(), single.size()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::field::{Network, Source};
 use super::rule::{Reader, Value};
-use super::value::Kind;
+use super::statement::Wanted;
 use crate::nft::{Data, Family, Nat, NatFlags, NatKind, NatPorts, Register, RegisterRange};
 
 impl Reader<'_> {
@@ -12,9 +12,9 @@ impl Reader<'_> {
             if !self.has_ports() {
                 return Err("nft(8) asks for a transport protocol in front of ports".to_owned());
             }
-            text += &format!(" to :{}", self.range(ports, Kind::Port, 2)?);
+            text += &format!(" to :{}", self.range(ports, Wanted::PORT)?);
         }
-        Ok(text + &nat_flags(to.flags, NatFlags(2))?)
+        Ok(text + &nat_flags(to.flags, implied(false, to.ports.is_some()))?)
     }
 
     /// What an immediate has put into a register.
@@ -32,9 +32,9 @@ impl Reader<'_> {
         matches!(self.context.transport, Some(6 | 17 | 33 | 132 | 136)) || self.context.transports
     }
 
-    fn range(&mut self, range: RegisterRange, kind: Kind, width: usize) -> Result<String, String> {
-        let min = self.argument(range.min, kind, width)?;
-        if range.min == range.max { Ok(min) } else { Ok(format!("{min}-{}", self.argument(range.max, kind, width)?)) }
+    fn range(&mut self, range: RegisterRange, wanted: Wanted) -> Result<String, String> {
+        let min = self.argument(range.min, wanted)?;
+        if range.min == range.max { Ok(min) } else { Ok(format!("{min}-{}", self.argument(range.max, wanted)?)) }
     }
 
     pub(super) fn nat(&mut self, nat: &Nat) -> Result<String, String> {
@@ -42,11 +42,12 @@ impl Reader<'_> {
             NatKind::Source => "snat",
             NatKind::Destination => "dnat",
         };
-        let (word, kind, width) = match nat.family {
-            Family::Ip => (" ip", Kind::Ipv4, 4),
-            Family::Ip6 => (" ip6", Kind::Ipv6, 16),
-            _ => ("", Kind::Ipv4, 4),
+        let (word, wanted) = match nat.family {
+            Family::Ip => (" ip", Wanted::IPV4),
+            Family::Ip6 => (" ip6", Wanted::IPV6),
+            _ => ("", Wanted::IPV4),
         };
+        let width = wanted.width;
         let known = match nat.family {
             Family::Ip => Some(Network::Ip),
             Family::Ip6 => Some(Network::Ip6),
@@ -62,6 +63,7 @@ impl Reader<'_> {
         let word = if self.rule.table.family == Family::Inet { word } else { "" };
         let netmap = nat.flags.has(NatFlags::NETMAP);
         let flags = NatFlags(nat.flags.0 & !NatFlags::NETMAP.0);
+        let flags = nat_flags(flags, implied(nat.addresses.is_some(), nat.ports.is_some()))?;
         let word = if netmap { format!("{word} prefix") } else { word.to_owned() };
         let addresses = match nat.addresses {
             None => String::new(),
@@ -75,12 +77,12 @@ impl Reader<'_> {
                 });
                 if both {
                     let text = self.bare(&value)?;
-                    return Ok(format!("{statement}{word} to {text}{}", nat_flags(flags, NatFlags(3))?));
+                    return Ok(format!("{statement}{word} to {text}{flags}"));
                 }
                 if value.width != width {
                     return Err("nft(8) syntax is not known for a map to ranges".to_owned());
                 }
-                self.argument_of(&value, kind, width)?
+                self.argument_of(&value, wanted)?
             }
             // A map to ranges of addresses and ports fills four.
             Some(RegisterRange { min, max })
@@ -92,7 +94,7 @@ impl Reader<'_> {
             {
                 let value = self.take(min.index().into())?;
                 let text = self.bare(&value)?;
-                return Ok(format!("{statement}{word} to {text}{}", nat_flags(flags, NatFlags(3))?));
+                return Ok(format!("{statement}{word} to {text}{flags}"));
             }
             // A map to ranges fills both registers.
             Some(RegisterRange { min, max })
@@ -105,29 +107,29 @@ impl Reader<'_> {
             }
             Some(range) if netmap => {
                 let (min, max) = (self.constant(range.min)?, self.constant(range.max)?);
-                super::element::field_range(kind, min.as_bytes(), max.as_bytes())
+                super::element::field_range(wanted.kind, min.as_bytes(), max.as_bytes())
                     .filter(|text| text.contains('/'))
                     .ok_or("nft(8) maps prefixes on each other alone")?
             }
             Some(range) if nat.family == Family::Ip6 && nat.ports.is_some() => {
-                let (min, max) = (self.argument(range.min, kind, width)?, self.argument(range.max, kind, width)?);
+                let (min, max) = (self.argument(range.min, wanted)?, self.argument(range.max, wanted)?);
                 // The brackets around one address come behind.
                 format!("{min}]-[{max}")
             }
-            Some(range) => self.range(range, kind, width)?,
+            Some(range) => self.range(range, wanted)?,
         };
         let ports = match nat.ports {
             None => String::new(),
             Some(_) if !self.has_ports() => {
                 return Err("nft(8) asks for a transport protocol in front of ports".to_owned());
             }
-            Some(ports) => format!(":{}", self.range(ports, Kind::Port, 2)?),
+            Some(ports) => format!(":{}", self.range(ports, Wanted::PORT)?),
         };
         let addresses = match (nat.family, ports.is_empty()) {
             (Family::Ip6, false) if !addresses.is_empty() => format!("[{addresses}]"),
             _ => addresses,
         };
-        Ok(format!("{statement}{word} to {addresses}{ports}{}", nat_flags(flags, NatFlags(3))?))
+        Ok(format!("{statement}{word} to {addresses}{ports}{flags}"))
     }
 
     pub(super) fn tproxy(
@@ -139,21 +141,27 @@ impl Reader<'_> {
         if !(matches!(self.context.transport, Some(6 | 17)) || self.context.transports) {
             return Err("nft(8) asks for TCP or UDP in front of it".to_owned());
         }
-        let (word, kind, width) = match family {
-            Some(Family::Ip) => ("ip ", Kind::Ipv4, 4),
-            Some(Family::Ip6) => ("ip6 ", Kind::Ipv6, 16),
-            _ if address.is_none() => ("", Kind::Ipv4, 4),
+        let (word, wanted) = match family {
+            Some(Family::Ip) => ("ip ", Wanted::IPV4),
+            Some(Family::Ip6) => ("ip6 ", Wanted::IPV6),
+            _ if address.is_none() => ("", Wanted::IPV4),
             _ => return Err("nft(8) needs to know of which family an address is".to_owned()),
         };
         let word = if self.rule.table.family == Family::Inet { word } else { "" };
-        let address = address.map(|address| self.argument(address, kind, width)).transpose()?;
-        let address = match (address, width, port) {
+        let address = address.map(|address| self.argument(address, wanted)).transpose()?;
+        let address = match (address, wanted.width, port) {
             (Some(address), 16, Some(_)) => format!("[{address}]"),
             (address, ..) => address.unwrap_or_default(),
         };
-        let port = port.map(|port| self.argument(port, Kind::Port, 2)).transpose()?;
+        let port = port.map(|port| self.argument(port, Wanted::PORT)).transpose()?;
         Ok(format!("tproxy {word}to {address}{}", port.map(|port| format!(":{port}")).unwrap_or_default()))
     }
+}
+
+/// The flags that the kernel itself sets where there is an address, and where there is a port.
+fn implied(address: bool, port: bool) -> NatFlags {
+    let of = |there, flag| if there { flag } else { NatFlags(0) };
+    of(address, NatFlags::MAP_IPS).and(of(port, NatFlags::PROTO_SPECIFIED))
 }
 
 fn nat_flags(flags: NatFlags, implied: NatFlags) -> Result<String, String> {

@@ -1,9 +1,11 @@
 //! Words of nft(8)'s language: what may stand as a name, and what between quotes.
 
+use crate::nft::{KnownObject, ObjectType};
+
 /// Words that nft(8)'s grammar keeps for itself where a table, chain or set is named.
 ///
 /// Found by asking nft 1.0.6 with the words of its grammar, and adding words of later versions. A word that is missing here
-/// makes nft(8) refuse the text; it can't make it mean something else.
+/// makes nft(8) refuse the text; it can't make it mean something else. `tests/nft_syntax.rs` asks again.
 const RESERVED: &[&str] = &[
     "accept",
     "add",
@@ -11,6 +13,7 @@ const RESERVED: &[&str] = &[
     "all",
     "and",
     "arp",
+    "auto-merge",
     "bridge",
     "cgroup",
     "chain",
@@ -30,6 +33,7 @@ const RESERVED: &[&str] = &[
     "destroy",
     "device",
     "devices",
+    "dnat",
     "drop",
     "dst",
     "dup",
@@ -52,6 +56,7 @@ const RESERVED: &[&str] = &[
     "frag",
     "fwd",
     "gc-interval",
+    "ge",
     "geneve",
     "get",
     "goto",
@@ -108,6 +113,7 @@ const RESERVED: &[&str] = &[
     "numgen",
     "obriport",
     "obrname",
+    "offload",
     "oif",
     "oifgroup",
     "oifname",
@@ -121,6 +127,7 @@ const RESERVED: &[&str] = &[
     "queue",
     "quota",
     "random",
+    "redefine",
     "redirect",
     "reject",
     "rename",
@@ -143,6 +150,7 @@ const RESERVED: &[&str] = &[
     "skuid",
     "snat",
     "socket",
+    "srh",
     "string",
     "symhash",
     "synproxy",
@@ -157,6 +165,7 @@ const RESERVED: &[&str] = &[
     "typeof",
     "udp",
     "udplite",
+    "undefine",
     "update",
     "vlan",
     "vmap",
@@ -165,6 +174,59 @@ const RESERVED: &[&str] = &[
     "xor",
     "xt",
 ];
+
+/// Words that the grammar keeps for itself behind `counter`.
+const OF_COUNTERS: &[&str] = &["bytes", "name", "packets"];
+/// Words that it keeps for itself behind `limit`.
+const OF_LIMITS: &[&str] = &["burst", "bytes", "minute", "name", "over", "packets", "rate", "second", "week"];
+/// Words that it keeps for itself behind `quota`.
+const OF_QUOTAS: &[&str] = &["bytes", "name", "over", "until", "used"];
+/// Words that it keeps for itself behind `synproxy`.
+const OF_SYNPROXIES: &[&str] = &["maxseg", "mss", "name", "sack-perm", "sack-permitted", "timestamp", "wscale"];
+/// Words that it keeps for itself behind `ct`.
+const OF_CONNTRACK: &[&str] = &[
+    "avgpkt",
+    "bytes",
+    "count",
+    "daddr",
+    "direction",
+    "dport",
+    "event",
+    "expectation",
+    "expiration",
+    "helper",
+    "helpers",
+    "id",
+    "l3proto",
+    "label",
+    "original",
+    "over",
+    "packets",
+    "proto-dst",
+    "proto-src",
+    "protocol",
+    "reply",
+    "saddr",
+    "state",
+    "status",
+    "zone",
+];
+
+/// The name of an object of a type, behind whose word nft(8) keeps more words for itself.
+pub(super) fn object(kind: ObjectType, object: &str) -> Result<&str, String> {
+    let reserved = match kind {
+        ObjectType::Known(KnownObject::Counter) => OF_COUNTERS,
+        ObjectType::Known(KnownObject::Limit) => OF_LIMITS,
+        ObjectType::Known(KnownObject::Quota) => OF_QUOTAS,
+        ObjectType::Known(KnownObject::Synproxy) => OF_SYNPROXIES,
+        ObjectType::Known(KnownObject::CtHelper | KnownObject::CtTimeout | KnownObject::CtExpectation) => OF_CONNTRACK,
+        _ => &[],
+    };
+    if reserved.contains(&object) {
+        return Err(format!("{} is a word of nft(8)'s own behind `{kind}`", literal(object)));
+    }
+    name(object)
+}
 
 /// The name as nft(8) takes it, which has no way to quote one.
 pub(super) fn name(name: &str) -> Result<&str, String> {
