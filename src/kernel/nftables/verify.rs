@@ -47,7 +47,7 @@ fn named<T: Clone>(all: &[T], wanted: impl Fn(&T) -> bool, name: impl Fn(&T) -> 
 
 /// Compares two lists that are sorted by name.
 fn pairs<T: PartialEq + std::fmt::Debug>(what: &str, want: &[(String, T)], have: &[(String, T)]) -> Option<String> {
-    let there = |list: &[(String, T)], name: &str| list.iter().any(|(other, _)| other == name);
+    let there = |list: &[(String, T)], name: &str| list.binary_search_by(|(other, _)| other.as_str().cmp(name)).is_ok();
     if let Some((name, _)) = want.iter().find(|(name, _)| !there(have, name)) {
         return Some(format!("{what} {name} is not there"));
     }
