@@ -22,7 +22,9 @@ fn a_rule_that_somebody_else_made_is_not_counted() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
             let host = Host::open().unwrap();
-            let sandbox = Sandbox::prepare(&host, Policy::builder().build().unwrap()).await.unwrap();
+            // Mended, the rules would be what they were before they are counted.
+            let policy = Policy::builder().tampering("report").and_then(|policy| policy.build()).unwrap();
+            let sandbox = Sandbox::prepare(&host, policy).await.unwrap();
             // One whose program may change rules inside is looked at before there is a program.
             let running = sandbox.spawn(Command::new("sleep").arg("1000").share_pid()).await.unwrap();
             let counters = running.counters().unwrap();
