@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::process::Command;
 
-use crate::world::{RINGFENCE, World, set_mode, text};
+use crate::world::{RINGFENCE, World, finish, set_mode, text};
 
 /// Runs `command`, and fails unless it ends with `status` and exactly these lines on standard error.
 #[track_caller]
@@ -379,4 +379,25 @@ fn what_another_sandbox_has() {
     // `read` meets the end of file.
     assert_eq!(crate::world::finish(first).status.code(), Some(1));
     world.nothing_left(&idle, "by the first");
+}
+
+#[test]
+fn where_standard_error_takes_nothing_the_status_is_the_same() {
+    let Some(world) = World::new() else { return };
+    for (arguments, status) in [
+        ("run -- /nowhere/nosuch", 127),
+        ("run -v -- sh -c 'exit 7'", 7),
+        ("run --direct nothing -- true", 125),
+        ("plan >/dev/full", 125),
+        ("plan --nosuch", 125),
+    ] {
+        // No room, and no reader.
+        for shell in [format!("exec \"$0\" {arguments} 2>/dev/full"), format!("sleep 1; exec \"$0\" {arguments}")] {
+            let mut command = world.program("sh");
+            command.args(["-c", &shell, RINGFENCE]);
+            let mut child = world.spawn(command);
+            drop(child.stderr.take());
+            assert_eq!(finish(child).status.code(), Some(status), "{shell}");
+        }
+    }
 }

@@ -526,6 +526,60 @@ fn an_event_is_told_at_once() {
     assert!(took[250] < 50_000, "{} µs", took[250]);
 }
 
+/// Has nobody write to standard error: it is full, and whoever writes there does not wait. Then it is refused, and waits for its input to end.
+const GAGS: &str = "
+import fcntl, os, socket, sys
+fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_NONBLOCK)
+for size in (4096, 1):
+    try:
+        while True: os.write(2, b'\\n' * size)
+    except BlockingIOError: pass
+def asked(to):
+    with socket.create_connection(('127.0.0.1', 3128), 30) as proxy:
+        proxy.sendall(b'CONNECT %s HTTP/1.1\\r\\nHost: %s\\r\\n\\r\\n' % (to, to))
+        return proxy.recv(12).decode()
+for _ in range(3):
+    try: socket.create_connection(('203.0.113.10', 443), 30)
+    except ConnectionRefusedError: print('refused', flush=True)
+    if 'proxy' in sys.argv: print(asked(b'other.example:443'), flush=True)
+print('done', flush=True)
+sys.stdin.read()
+";
+
+/// Runs it, and reads standard error when it has done all that it does.
+fn gagged(told: &Told, flags: &[&str], arguments: &[&str]) -> (Output, String) {
+    let mut command = told.world.ringfence(["run"]);
+    command.args(flags).arg("--").arg(&told.python).arg("-I").arg(&told.script).args(arguments).stdin(Stdio::piped());
+    let mut child = told.world.spawn(command);
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.ends_with("done\n") && stdout.read_line(&mut said).unwrap() > 0 {}
+    // Ends its input, and reads.
+    drop(child.stdin.take());
+    (finish(child), said)
+}
+
+#[test]
+fn a_program_that_gags_standard_error_is_told_of_all_the_same() {
+    let Some(told) = Told::new(GAGS) else { return };
+    let (output, said) = gagged(&told, &["--events", "-", "-q"], &[]);
+    assert_eq!((output.status.code(), said.as_str()), (Some(0), "refused\nrefused\nrefused\ndone\n"));
+    let events = lines(text(&output.stderr).trim_start_matches('\n'));
+    assert_eq!((events.len(), &events[3]["refused"]), (4, &3.into()), "{events:#?}");
+
+    // What is told elsewhere does not wait for the log, nor does the proxy.
+    let file = told.file();
+    let flags = ["-v", "--allow", "web.example", "--events", file.to_str().unwrap()];
+    let (output, said) = gagged(&told, &flags, &["proxy"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}{stderr}");
+    assert_eq!(said, "refused\nHTTP/1.1 403\n".repeat(3) + "done\n", "{stderr}");
+    let events = lines(&std::fs::read_to_string(file).unwrap());
+    assert_eq!((self::told(&events), events.last().unwrap()["refused"].as_u64()), ((6, 0), Some(6)), "{events:#?}");
+    assert_eq!(stderr.matches("BYPASS_DETECT").count(), 6, "{stderr}");
+    assert!(stderr.contains("ringfence: refused 6 times"), "{stderr}");
+}
+
 #[test]
 fn in_a_user_namespace_without_privilege() {
     let Some(world) = World::new() else { return };

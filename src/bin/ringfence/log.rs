@@ -10,6 +10,7 @@ use tracing_subscriber::fmt::{FmtContext, fmt};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::report::plain;
+use crate::stderr;
 
 /// Sends it there: errors with `quiet`, else warnings too, and with `verbose` more, with the time and the place in the source.
 pub fn start(quiet: bool, verbose: u8) {
@@ -20,7 +21,7 @@ pub fn start(quiet: bool, verbose: u8) {
         (false, _) => LevelFilter::DEBUG,
     };
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log = fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(ansi);
+    let log = fmt().with_max_level(level).with_writer(|| stderr::Log).log_internal_errors(false).with_ansi(ansi);
     // Fails only if somebody was faster, and then that one is as good.
     let _ = if verbose == 0 { log.event_format(Lines).try_init() } else { log.try_init() };
 }

@@ -16,6 +16,7 @@ mod report;
 mod rules;
 mod run;
 mod settings;
+mod stderr;
 mod tell;
 mod usage;
 
@@ -32,6 +33,7 @@ use args::{Arguments, Subcommand};
 const FAILED: u8 = 125;
 
 fn main() -> ExitCode {
+    let _settled = stderr::Settled;
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return not_arguments(&error),
@@ -77,10 +79,11 @@ fn not_arguments(error: &clap::Error) -> ExitCode {
 /// Writes the error as one line to standard error, and what to do about it as a second.
 fn complain(error: &Error) {
     let (on, off) = if std::io::stderr().is_terminal() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
-    eprintln!("{on}ringfence:{off} {}", error.chain());
+    let mut text = format!("{on}ringfence:{off} {}\n", error.chain());
     if let Some(advice) = error.advice() {
-        eprintln!("ringfence: {advice}");
+        text += &format!("ringfence: {advice}\n");
     }
+    stderr::say(text);
 }
 
 /// An error about something that is neither policy nor kernel.

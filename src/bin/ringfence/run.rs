@@ -1,6 +1,6 @@
 //! `ringfence run`: fences a command and passes its exit status on.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use ringfence::audit::{Summary, learned};
 use ringfence::kernel::child::{self, ExecError};
@@ -13,9 +13,10 @@ use ringfence::{Command, Counters, Error, ErrorKind, Host, Result, Running, Sand
 use crate::args::RunArguments;
 use crate::metrics::Metrics;
 use crate::place::Place;
-use crate::{FAILED, io_error, log, report, settings, tell};
+use crate::{FAILED, io_error, log, report, settings, stderr, tell};
 
 pub fn run(arguments: RunArguments) -> Result<u8> {
+    stderr::share()?;
     log::start(arguments.options.telling.quiet, arguments.options.telling.verbose);
     let settings = settings::settings(&arguments.policy, &arguments.options.confinement, Some(&arguments.options))?;
     let events = tell::open(&settings.run)?;
@@ -51,6 +52,8 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
         let teller = events.map(|events| events.follow(sandbox.events())).transpose()?;
         // From before the command is there until everything is undone, no signal that can be passed on ends this process.
         let mut signals = child::hold_signals()?;
+        // What was said up to here stands before what the command says.
+        stderr::settle();
         let mut running = sandbox.spawn(command).await?;
         signals.pass_to(running.child());
         let status = loop {
@@ -92,7 +95,7 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
         if let Some(policy) = audited {
             let learned = learned(&policy, &summary);
             if !told {
-                tell_person(&format!("ringfence: a policy that allows this:\n{learned}"));
+                stderr::say(format!("ringfence: a policy that allows this:\n{learned}"));
             }
             if let Some((file, place)) = &learn
                 && let Err(error) = place.replace(&learned)
@@ -117,12 +120,7 @@ fn counters(running: &Running, host: &Host) -> Result<Vec<Counters>> {
 
 /// Tells on standard error what was refused.
 fn report(summary: &Summary) {
-    tell_person(&report::report(summary, std::io::stderr().is_terminal()));
-}
-
-fn tell_person(text: &str) {
-    // Nobody is there to be told when even that can't be written.
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    stderr::say(report::report(summary, std::io::stderr().is_terminal()));
 }
 
 /// The status that an error of ours ends with: 126 and 127 for a command that can't be executed, as with env(1).

@@ -1,11 +1,11 @@
 //! `ringfence run --events`: writes what is refused, as it comes, and never holds anybody up.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind as IoErrorKind, Write};
+use std::io::ErrorKind as IoErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::{FutureExt, StreamExt};
 use ringfence::audit::Event;
@@ -14,12 +14,7 @@ use ringfence::policy::{EventsFormat, EventsTo, RunOptions, Sourced};
 use ringfence::{Error, ErrorKind, EventStream, Result};
 
 use crate::io_error;
-
-/// How long the last events may take while nobody reads any of them: a reader who does not read must not keep us.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// How long they may take at all.
-const LONGEST: Duration = Duration::from_secs(10);
+use crate::stderr::{LAST_WORDS, LONGEST, write_all};
 
 /// How much is written in one call, in bytes, where there is so much.
 const AT_ONCE: usize = 64 << 10;
@@ -85,7 +80,7 @@ impl Output {
         Ok(Teller { ended: end, written })
     }
 
-    fn write(mut self, mut events: EventStream, progress: &AtomicU64) {
+    fn write(self, mut events: EventStream, progress: &AtomicU64) {
         while let Some(event) = futures::executor::block_on(events.next()) {
             let mut lines = self.lines(&event);
             // What else is there already goes with it: a system call for each would be most of the work.
@@ -94,7 +89,9 @@ impl Output {
             {
                 lines.push_str(&self.lines(&event));
             }
-            match self.file.write_all(lines.as_bytes()) {
+            // Lines of the log that go there too stand between events, not in them.
+            let _whole = self.stderr.then(|| std::io::stderr().lock());
+            match write_all(&self.file, &mut lines.as_bytes()) {
                 Ok(()) => drop(progress.fetch_add(1, Ordering::Relaxed)),
                 // The reader has seen enough.
                 Err(error) if error.kind() == IoErrorKind::BrokenPipe => return,
