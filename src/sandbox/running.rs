@@ -66,6 +66,8 @@ impl Running {
             Error::new(ErrorKind::Io, "the thread that looked for a way to tell who tries was lost").because(lost)
         })??;
         tracing::info!(%means, "who tries is told");
+        let verdict = Verdict::default();
+        let told = verdict.clone();
         let start = move || -> Result<_> {
             identify(&sandbox, &means)?;
             let guard = sandbox.host.netns().run_near(|| guard(&sandbox, &command)).and_then(|guard| guard)?;
@@ -82,22 +84,22 @@ impl Running {
             spec.covers.extend(trust);
             spec.notify = matches!(means, Means::Seccomp { .. });
             let mut child = Child::spawn(sandbox.netns.as_fd(), spec)?;
+            // Without a thread for it, which a command may leave no room for, there is no command.
+            let sentinel = sandbox.changes.take();
+            let sentinel =
+                sentinel.map(|changes| Sentinel::start(changes, &sandbox, &child, told.clone())).transpose()?;
             if let Some(listener) = child.listener() {
                 // Its first attempt to connect waits until this stands.
                 sandbox.hub.identify(Box::new(Marks::listen(listener)?));
             }
             // Dropped in this order should nobody wait for it any more.
-            Ok((child, sandbox, guard, files, rules))
+            Ok((child, sentinel, sandbox, guard, files, rules))
         };
-        let (child, mut sandbox, guard, files, rules) =
+        let (child, sentinel, mut sandbox, guard, files, rules) =
             tokio::task::spawn_blocking(start).await.map_err(|lost| {
                 Error::new(ErrorKind::Io, "the thread that started the command was lost").because(lost)
             })??;
         tracing::info!(pid = child.pid(), guard = guard.as_ref().map(Guard::pid), "the command runs");
-        let verdict = Verdict::default();
-        let sentinel = sandbox.changes.take();
-        let sentinel =
-            sentinel.map(|changes| Sentinel::start(changes, &sandbox, &child, verdict.clone())).transpose()?;
         let orders = sandbox.orders.take();
         let orders = orders.map(|orders| Serving(tokio::spawn(control::serve(orders, sandbox.control()))));
         Ok(Self { child, proxy, names, orders, watch, sentinel, verdict, sandbox, guard, files, rules })

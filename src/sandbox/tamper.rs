@@ -6,15 +6,18 @@
 //!
 //! What was heard is judged by whose commit it was, which the kernel tells; only where something was lost the rules are read and compared. Whoever
 //! changes rules without pause, his own or ours, is listened to at intervals, so that it costs the supervisor a bounded share of a processor.
+//!
+//! Somebody who can't be seen to is not to be hidden from, either: this is a thread that shares nothing with the rest of the supervisor but the lock of
+//! who changes the fence, it does what is to be done before it tells of it, and should it end before its time, so does the sandbox.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use super::Sandbox;
 use super::live::Live;
@@ -58,15 +61,20 @@ impl Verdict {
     }
 }
 
-/// The task that stands by.
+/// The thread that stands by, for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Sentinel {
-    task: JoinHandle<()>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: oneshot::Sender<Infallible>,
+    /// Closed when it has ended.
+    ended: oneshot::Receiver<Infallible>,
 }
 
 impl Sentinel {
-    /// Starts it on the caller's runtime.
+    /// Starts it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for a thread. Then the command must not go on.
     pub(super) fn start(changes: Monitor, sandbox: &Sandbox, child: &Child, verdict: Verdict) -> Result<Self> {
         // All but the elements, of which there may be many; those that are due are known to `Live`.
         let Ruleset { tables, chains, objects, flowtables, sets, elements: _, rules } = &sandbox.plan.inside;
@@ -80,50 +88,63 @@ impl Sentinel {
             rules: rules.clone(),
         };
         let post = Post {
-            want: Arc::new(want),
+            want,
             live: sandbox.kept.live().clone(),
             hub: sandbox.hub.clone(),
             killer: child.killer()?,
             verdict,
             mended: VecDeque::new(),
+            relieved: false,
         };
+        let failed =
+            |error| Error::new(ErrorKind::Io, "can't start the thread that stands by the rules").because(error);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(async move {
-            if let Err(error) = post.stand(changes, stopped).await {
-                tracing::error!(error = %error.chain(), "who changes the rules inside is not heard any more");
+        let (ending, ended) = oneshot::channel();
+        let stand = move || {
+            // The last to go, a panic or not.
+            let _ending = ending;
+            let mut post = post;
+            match runtime.block_on(post.stand(changes, stopped)) {
+                Ok(()) => post.relieved = true,
+                Err(error) => post.desert(&error.chain()),
             }
-        });
-        Ok(Self { task, stop: Some(stop) })
+        };
+        std::thread::Builder::new().name("ringfence-rules".to_owned()).spawn(stand).map_err(failed)?;
+        Ok(Self { stop, ended })
     }
 
     /// Ends it when what was done up to now has been told.
-    pub(super) async fn finish(mut self) {
-        self.stop.take();
+    pub(super) async fn finish(self) {
+        let Self { stop, ended } = self;
+        drop(stop);
         // Whatever went wrong with it is over.
-        let _ = (&mut self.task).await;
+        let _ = ended.await;
     }
 }
 
-impl Drop for Sentinel {
-    fn drop(&mut self) {
-        // With the task go its sockets, which hold the namespace.
-        self.task.abort();
-    }
-}
-
-/// What the task knows, and what it can do.
+/// What the thread knows, and what it can do. Once it stands, its end is the sandbox's unless it was relieved.
 struct Post {
-    want: Arc<Ruleset>,
+    want: Ruleset,
     live: Arc<Live>,
     hub: Arc<Hub>,
     killer: Killer,
     verdict: Verdict,
     /// When the rules were mended, lately.
     mended: VecDeque<Instant>,
+    relieved: bool,
+}
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        if !self.relieved {
+            self.desert("it was lost");
+        }
+    }
 }
 
 impl Post {
-    async fn stand(mut self, changes: Monitor, mut stop: oneshot::Receiver<()>) -> Result<()> {
+    async fn stand(&mut self, changes: Monitor, mut stop: oneshot::Receiver<Infallible>) -> Result<()> {
         // Deprecated for types that may close or change their descriptor; a monitor does neither while it lives.
         #[allow(deprecated)]
         let mut changes = AsyncFd::with_interest(changes, Interest::READABLE)
@@ -180,24 +201,20 @@ impl Post {
 
     /// Says whether the rules were changed, after what is to be done about it has been.
     async fn judge(&mut self, heard: Vec<Change>) -> Result<bool> {
-        let (turn, want, hub) = (self.live.turn().await, self.want.clone(), self.hub.clone());
-        let judged = blocking(move || {
-            let theirs = turn.tampered(&want, &heard);
-            Ok(theirs.map(|theirs| describe(&hub, &theirs)))
-        });
-        let Some(mut tampering) = judged.await? else { return Ok(false) };
+        let Some(theirs) = self.live.turn().await.tampered(&self.want, &heard) else { return Ok(false) };
+        let mut tampering = describe(&self.hub, &theirs);
         let what = tampering.to_string();
         match self.live.policy().tampering.value {
             OnTampering::Report => {
-                tracing::warn!(target: "ringfence::tampering", "{what}");
                 self.hub.tampered(tampering);
+                tracing::warn!(target: "ringfence::tampering", "{what}");
                 return Ok(true);
             }
             OnTampering::Mend => match self.mend().await {
                 Ok(()) => {
                     tampering.action = "mended";
-                    tracing::warn!(target: "ringfence::tampering", "{what}; they are what they were again");
                     self.hub.tampered(tampering);
+                    tracing::warn!(target: "ringfence::tampering", "{what}; they are what they were again");
                     return Ok(true);
                 }
                 Err(error) => tampering.reason = Some(error.chain()),
@@ -209,12 +226,34 @@ impl Post {
             Some(reason) => format!("{what}, and {reason}"),
             None => what,
         };
-        tracing::error!(target: "ringfence::tampering", "{why}; the sandbox ends");
+        let ended = self.end(why.clone());
         self.hub.tampered(tampering);
+        tracing::error!(target: "ringfence::tampering", "{why}; the sandbox ends");
+        ended.map(|()| true)
+    }
+
+    fn end(&self, why: String) -> Result<()> {
         // Before the kill, so that whoever hears of the end finds out why.
         let _ = self.verdict.0.set(why);
-        self.killer.kill()?;
-        Ok(true)
+        self.killer.kill()
+    }
+
+    /// Ends the sandbox when nobody stands by its rules any more, unless to tell of changes is all that would have been done.
+    fn desert(&mut self, why: &str) {
+        self.relieved = true;
+        let what = format!("who changes the rules inside is not heard any more: {why}");
+        let ended = match self.live.policy().tampering.value {
+            OnTampering::Report => Ok(()),
+            OnTampering::Mend | OnTampering::End => self.end(what.clone()),
+        };
+        // Whoever listens may be why this thread panics.
+        if std::thread::panicking() {
+            return;
+        }
+        tracing::error!(target: "ringfence::tampering", "{what}");
+        if let Err(error) = ended {
+            tracing::error!(target: "ringfence::tampering", error = %error.chain(), "the sandbox can't be ended");
+        }
     }
 
     /// Makes the rules what they were, unless that was done too often.
@@ -229,17 +268,9 @@ impl Post {
             return Err(Error::new(ErrorKind::Tampered, what));
         }
         self.mended.push_back(now);
-        let (turn, want) = (self.live.turn().await, self.want.clone());
-        blocking(move || {
-            turn.mend(&want).map_err(|error| Error::new(error.kind(), "they can't be mended").because(error))
-        })
-        .await
+        let mended = self.live.turn().await.mend(&self.want);
+        mended.map_err(|error| Error::new(error.kind(), "they can't be mended").because(error))
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|lost| Error::new(ErrorKind::Io, "the thread that looked at the rules was lost").because(lost))?
 }
 
 /// What has come already, as much of it as is judged at once.

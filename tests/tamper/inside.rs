@@ -4,10 +4,12 @@ use std::time::Instant;
 
 use ringfence::kernel::nftables::{Change, Monitor, Socket};
 use ringfence::nft::{Family, Object, TableId, TableName, Transaction, Verb};
+use ringfence::policy::Policy;
+use ringfence::{Command, ErrorKind, Host, Sandbox};
 
 use super::{Fenced, same, world};
 use crate::support::until;
-use crate::world::{World, good, text};
+use crate::world::{RINGFENCE, World, good, oracle, text};
 
 /// What can be done to the rules, and what is told of it. No more of it in one sandbox than is mended without an end.
 const HARMS: [&[(&str, &str)]; 3] = [
@@ -256,4 +258,106 @@ fn what_the_fence_does_itself_is_no_tampering() {
     until("its table is there", || fenced.netns.run(|| Socket::open().unwrap().tables().unwrap().len()).unwrap() == 3);
     let (status, said) = fenced.end();
     assert_eq!(status, Some(1), "{said}");
+}
+
+/// Fills standard error, and has whoever writes there not wait.
+const GAGS: &str = "
+import fcntl, os, subprocess, sys, time
+fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_NONBLOCK)
+for size in (4096, 1):
+    try:
+        while True: os.write(2, b'\\n' * size)
+    except BlockingIOError: pass
+def nft(*words):
+    return subprocess.run(['nft', *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+print('up', flush=True)
+for _ in range(3):
+    nft('flush', 'ruleset')
+    give_up = time.monotonic() + 60
+    while nft('list', 'ruleset') == b'':
+        if time.monotonic() > give_up: sys.exit('they stay away')
+        time.sleep(0.01)
+";
+
+#[test]
+fn a_program_that_gags_standard_error_does_not_get_away_with_it() {
+    let Some(world) = world() else { return };
+    let Some(python) = oracle("python3") else { return };
+    let file = world.directory().join("gags.py");
+    std::fs::write(&file, GAGS).unwrap();
+    let script = format!("exec {} -I {}", python.display(), file.display());
+    for (how, status, action) in [("end", 125, "ended"), ("mend", 0, "mended")] {
+        let flags = format!("--keep-caps NET_ADMIN -v --tampering {how}");
+        let mut fenced = Fenced::running(&world, how, &flags, &script);
+        // Nobody reads what is said before all of it is over.
+        until("it is over", || fenced.child.try_wait().unwrap().is_some());
+        let events = std::fs::read_to_string(&fenced.events).unwrap();
+        let (ended, said) = fenced.end();
+        assert_eq!(ended, Some(status), "{events}{said}");
+        let told = events.matches(&format!(r#""action":"{action}""#)).count();
+        assert_eq!(told, if how == "end" { 1 } else { 3 }, "{events}{said}");
+    }
+}
+
+/// Runs what its arguments are on a terminal that nobody reads, and says how it ended.
+const TERMINAL: &str = "
+import os, pty, sys
+pid, fd = pty.fork()
+if pid == 0: os.execv(sys.argv[1], sys.argv[1:])
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+";
+
+#[test]
+fn a_stopped_terminal_stops_nobody() {
+    let Some(world) = world() else { return };
+    let Some(python) = oracle("python3") else { return };
+    let stops = "import subprocess, termios, time; termios.tcflow(2, termios.TCOOFF); \
+                 subprocess.run(['nft', 'flush', 'ruleset']); time.sleep(600)";
+    let mut command = world.program(&python);
+    command.args([
+        "-I",
+        "-c",
+        TERMINAL,
+        RINGFENCE,
+        "run",
+        "-v",
+        "--keep-caps",
+        "NET_ADMIN",
+        "--tampering",
+        "end",
+        "--",
+    ]);
+    command.arg(&python).args(["-I", "-c", stops]);
+    assert_eq!(good(world.output(command)), "125\n");
+}
+
+/// The program that a sandbox is part of has whatever panics when it is told something.
+#[test]
+fn whoever_has_the_sentinel_lost_has_the_sandbox_ended() {
+    let Some(world) = world() else { return };
+    let panics = || -> std::io::Sink { panic!("on purpose") };
+    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(panics).try_init().unwrap();
+    let ended = world.outer.host.run(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let sandbox = Sandbox::prepare(&Host::open().unwrap(), Policy::default()).await.unwrap();
+            let mut running = sandbox.spawn(Command::new("sleep").args(["600"])).await.unwrap();
+            let mut harm = Transaction::new();
+            let mut socket = running.netns().run(Socket::open).unwrap().unwrap();
+            socket
+                .ruleset()
+                .unwrap()
+                .tables
+                .into_iter()
+                .for_each(|table| harm.push(Verb::Delete, Object::Table(table)));
+            socket.commit(&harm).unwrap();
+            let patience = std::time::Duration::from_secs(60);
+            let ended = tokio::time::timeout(patience, running.wait()).await.expect("it goes on").unwrap_err();
+            running.close().await.unwrap();
+            ended
+        })
+    });
+    let ended = ended.unwrap();
+    assert_eq!(ended.kind(), ErrorKind::Tampered);
+    assert!(ended.chain().contains("who changes the rules inside is not heard any more: it was lost"), "{ended}");
 }
