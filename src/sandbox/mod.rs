@@ -269,7 +269,7 @@ impl Sandbox {
         let hub = Hub::new(id.into(), &plan, answers.clone(), on_report);
         let admission = host.admit(&wire, &plan)?;
         let resolvers = (options.resolver.clone(), options.names.clone());
-        let live = Live::new(policy, &resolved, wire.pair.addresses, rules, admission, resolvers);
+        let live = Live::new(policy, &resolved, wire.pair.addresses, rules, admission, resolvers)?;
         let listeners = match &plan.proxy {
             ProxyPlan::BuiltIn { listen, .. } => vec![listener::listen(unbound, *listen)?],
             ProxyPlan::None | ProxyPlan::At(_) => Vec::new(),

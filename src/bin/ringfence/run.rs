@@ -1,6 +1,7 @@
 //! `ringfence run`: fences a command and passes its exit status on.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use ringfence::audit::{Summary, learned};
 use ringfence::kernel::child::{self, ExecError};
@@ -38,6 +39,8 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
     // Two workers: one sandbox's proxy, and room for a slow client beside a fast one.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // A program may leave no room for a thread: those that were needed before it came are to stay.
+        .thread_keep_alive(Duration::from_secs(u64::from(u32::MAX)))
         .enable_all()
         .build()
         .map_err(|error| io_error("can't start the runtime", error))?;

@@ -208,8 +208,7 @@ impl Control {
         }
         let known = known::names(&asked, self.0.resolver.as_ref(), &self.0.names).await?;
         let turn = self.0.turn().await;
-        let done = tokio::task::spawn_blocking(move || turn.apply(new, &known)).await;
-        done.map_err(|lost| Error::new(ErrorKind::Io, "the thread that changed a policy was lost").because(lost))?
+        self.0.hand.does(move || turn.apply(new, &known)).await?
     }
 }
 

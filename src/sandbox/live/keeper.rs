@@ -31,12 +31,12 @@ pub(super) async fn keep(live: Arc<Live>, idle: bool) {
     let mut pause = PAUSE;
     loop {
         let turn = live.turn().await;
-        let wake = match tokio::task::spawn_blocking(move || turn.look()).await {
-            Ok(Ok(wake)) => {
+        let wake = match live.hand.does(move || turn.look()).await.and_then(|looked| looked) {
+            Ok(wake) => {
                 pause = PAUSE;
                 wake
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 if live.state().admission.is_none() {
                     return;
                 }
@@ -48,7 +48,6 @@ pub(super) async fn keep(live: Arc<Live>, idle: bool) {
                 pause = LONGEST.min(2 * pause);
                 Some(wake)
             }
-            Err(_) => return,
         };
         match wake {
             Some(wake) => {
@@ -126,14 +125,12 @@ async fn renew(live: &Arc<Live>, name: &DnsName) -> Result<()> {
         .map(|address| (address.to_canonical(), HELD))
         .collect();
     let (turn, asked) = (live.turn().await, name.clone());
-    let opened = tokio::task::spawn_blocking(move || turn.open(&asked, &addresses)).await;
-    match opened {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(Refused::Special { address, class })) => {
+    match live.hand.does(move || turn.open(&asked, &addresses)).await? {
+        Ok(()) => Ok(()),
+        Err(Refused::Special { address, class }) => {
             Err(Error::new(ErrorKind::Resolve, format!("it leads to {address}, {class}")))
         }
-        Ok(Err(Refused::TooMany)) => Err(Error::new(ErrorKind::Exhausted, "there is no room for more addresses")),
-        Ok(Err(Refused::Failed(error))) => Err(error),
-        Err(lost) => Err(Error::new(ErrorKind::Io, "the thread that opened an address was lost").because(lost)),
+        Err(Refused::TooMany) => Err(Error::new(ErrorKind::Exhausted, "there is no room for more addresses")),
+        Err(Refused::Failed(error)) => Err(error),
     }
 }

@@ -6,6 +6,7 @@
 
 mod book;
 mod change;
+mod hand;
 mod keeper;
 mod mend;
 
@@ -32,11 +33,14 @@ use super::known::Known;
 use super::secrets;
 
 use book::{Book, Scope};
+use hand::Hand;
 
 pub use change::{Control, Entry};
 
 /// One sandbox's fence, as it is now.
 pub(super) struct Live {
+    /// Does what blocks.
+    hand: Hand,
     state: Mutex<State>,
     /// Whoever changes anything has it, from the first look at the state to the last note in it. The state's own lock is given back where something is
     /// asked of the sandbox's namespace: a program that may do so can make the kernel take long there, and nobody else is to wait for it.
@@ -97,7 +101,7 @@ impl Live {
         rules: nftables::Socket,
         admission: Admission,
         (resolver, names): (Arc<dyn Resolve>, HostResolver),
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>> {
         let now = Instant::now();
         let (hosts, led) = told_apart(policy, known, now);
         // The plan has opened exactly this.
@@ -105,7 +109,8 @@ impl Live {
         let scope = RwLock::new(book.scope.clone());
         let state = State { policy: policy.clone(), book, admission: Some(admission), wake: None };
         let inside = Inside { addresses, rules, flows: None, sockets: None };
-        Arc::new(Self {
+        Ok(Arc::new(Self {
+            hand: Hand::new()?,
             state: Mutex::new(state),
             inside: Mutex::new(Some(Arc::new(tokio::sync::Mutex::new(inside)))),
             scope,
@@ -116,7 +121,7 @@ impl Live {
             names,
             intercepted: secrets::looks_into_tls(policy),
             proxied: !policy.allow.is_empty() || policy.proxy.is_some(),
-        })
+        }))
     }
 
     /// What the built-in proxy lets through, now and later.
@@ -403,11 +408,8 @@ impl Gate for LiveGate {
                 return answer;
             }
             let (turn, name) = (self.0.turn().await, asked.clone());
-            let opened = tokio::task::spawn_blocking(move || turn.open(&name, &addresses)).await;
-            opened.unwrap_or_else(|lost| {
-                let error = Error::new(ErrorKind::Io, "the thread that opened an address was lost").because(lost);
-                Err(Refused::Failed(error))
-            })
+            let opened = self.0.hand.does(move || turn.open(&name, &addresses)).await;
+            opened.unwrap_or_else(|lost| Err(Refused::Failed(lost)))
         })
     }
 }
