@@ -580,6 +580,49 @@ fn a_program_that_gags_standard_error_is_told_of_all_the_same() {
     assert!(stderr.contains("ringfence: refused 6 times"), "{stderr}");
 }
 
+/// Leaves one page of the events' file system, has it filled with half of what is told, and makes room again.
+const FILLS: &str = "
+import os, socket, sys, time
+directory = sys.argv[1]
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def refused(times):
+    for _ in range(times):
+        try: udp.sendto(b'x', ('203.0.113.10', 9))
+        except OSError: pass
+with open(directory + '/filler', 'wb', buffering=0) as filler:
+    try:
+        while True: filler.write(bytes(4096))
+    except OSError: pass
+    filler.truncate(filler.tell() - 4096)
+refused(20)
+give_up = time.monotonic() + 60
+while os.stat(directory + '/events.json').st_size < 4096:
+    if time.monotonic() > give_up: sys.exit('not full')
+    time.sleep(0.01)
+os.unlink(directory + '/filler')
+refused(5)
+";
+
+#[test]
+fn a_disk_that_is_full_for_a_while_loses_nothing_that_can_wait() {
+    let Some(told) = Told::new(FILLS) else { return };
+    let disk = told.world.directory().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mut command = told.world.program("sh");
+    let script = "mount -t tmpfs -o size=256k none \"$0\" && \"$@\" && cat \"$0/events.json\"";
+    command.args(["-c", script]).arg(&disk).args([RINGFENCE, "run", "-q", "--events"]).arg(disk.join("events.json"));
+    command.arg("--").arg(&told.python).arg("-I").arg(&told.script).arg(&disk);
+    let events = lines(&good(told.world.output(command)));
+    assert_eq!((self::told(&events), &events.last().unwrap()["refused"]), ((25, 0), &25.into()), "{events:#?}");
+
+    // One that stays so is told of, even to whoever wants to hear nothing else.
+    std::fs::write(&told.script, "print('done')").unwrap();
+    let output = told.run(&["-q", "--events", "/dev/full"]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "done\n"));
+    let error = text(&output.stderr);
+    assert!(error.contains("the last events could not be told: No space left on device"), "{error}");
+}
+
 #[test]
 fn in_a_user_namespace_without_privilege() {
     let Some(world) = World::new() else { return };

@@ -3,9 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind as IoErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
 use ringfence::audit::Event;
@@ -15,6 +14,9 @@ use ringfence::{Error, ErrorKind, EventStream, Result};
 
 use crate::io_error;
 use crate::stderr::{LAST_WORDS, LONGEST, write_all};
+
+/// How long to wait where there was no room for events. There may be some again: a program may fill a disk for a moment.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// How much is written in one call, in bytes, where there is so much.
 const AT_ONCE: usize = 64 << 10;
@@ -56,31 +58,39 @@ fn is_stdout(file: &File) -> bool {
     !ours.file_type().is_char_device() && (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
 }
 
-/// The thread that writes. A write may block for as long as the reader pleases; what can't wait is told as lost.
+/// The thread that writes. A write may block for as long as the reader pleases, or there may be no room for it; what can't wait is told as lost, in the
+/// place where it was.
 pub struct Teller {
     ended: mpsc::Receiver<()>,
+    progress: Arc<Mutex<Progress>>,
+}
+
+#[derive(Default)]
+struct Progress {
     /// How often something was written.
-    written: Arc<AtomicU64>,
+    written: u64,
+    /// Why what is next could not be, the last time.
+    trouble: Option<String>,
 }
 
 impl Output {
     /// Writes what comes by `events`, to its end or until nobody reads any more.
     pub fn follow(self, events: EventStream) -> Result<Teller> {
         let (ended, end) = mpsc::channel();
-        let written = Arc::<AtomicU64>::default();
-        let progress = written.clone();
+        let progress = Arc::<Mutex<Progress>>::default();
+        let ours = progress.clone();
         std::thread::Builder::new()
             .name("rf-events".to_owned())
             .spawn(move || {
-                self.write(events, &progress);
+                self.write(events, &ours);
                 // Nobody waits for it any more once the time for last words has passed.
                 let _ = ended.send(());
             })
             .map_err(|error| io_error("can't start a thread", error))?;
-        Ok(Teller { ended: end, written })
+        Ok(Teller { ended: end, progress })
     }
 
-    fn write(self, mut events: EventStream, progress: &AtomicU64) {
+    fn write(self, mut events: EventStream, progress: &Mutex<Progress>) {
         while let Some(event) = futures::executor::block_on(events.next()) {
             let mut lines = self.lines(&event);
             // What else is there already goes with it: a system call for each would be most of the work.
@@ -89,18 +99,28 @@ impl Output {
             {
                 lines.push_str(&self.lines(&event));
             }
-            // Lines of the log that go there too stand between events, not in them.
-            let _whole = self.stderr.then(|| std::io::stderr().lock());
-            match write_all(&self.file, &mut lines.as_bytes()) {
-                Ok(()) => drop(progress.fetch_add(1, Ordering::Relaxed)),
+            let mut rest = lines.as_bytes();
+            while let Err(error) = self.write_lines(&mut rest) {
                 // The reader has seen enough.
-                Err(error) if error.kind() == IoErrorKind::BrokenPipe => return,
-                Err(error) => {
-                    tracing::warn!(%error, "events are not told any more");
+                if error.kind() == IoErrorKind::BrokenPipe {
                     return;
                 }
+                let before = progress.lock().unwrap_or_else(PoisonError::into_inner).trouble.replace(error.to_string());
+                if before.is_none() {
+                    tracing::warn!(%error, "events can't be told, and wait");
+                }
+                std::thread::sleep(AGAIN);
             }
+            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.written += 1;
+            progress.trouble = None;
         }
+    }
+
+    fn write_lines(&self, lines: &mut &[u8]) -> std::io::Result<()> {
+        // Lines of the log that go there too stand between events, not in them.
+        let _whole = self.stderr.then(|| std::io::stderr().lock());
+        write_all(&self.file, lines)
     }
 
     fn lines(&self, event: &Event) -> String {
@@ -116,9 +136,11 @@ impl Teller {
     pub fn finish(self) {
         let (start, mut before) = (Instant::now(), None);
         while let Err(mpsc::RecvTimeoutError::Timeout) = self.ended.recv_timeout(LAST_WORDS) {
-            let now = Some(self.written.load(Ordering::Relaxed));
+            let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Some(progress.written);
             if now == before || start.elapsed() > LONGEST {
-                tracing::warn!("the last events could not be told: nobody reads them");
+                let why = progress.trouble.as_deref().unwrap_or("nobody reads them");
+                tracing::error!("the last events could not be told: {why}");
                 return;
             }
             before = now;
