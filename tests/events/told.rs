@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::ocsf;
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, until};
 use crate::world::{RINGFENCE, World, finish, good, oracle, text};
 
 /// Sends one packet of each kind; run as root with the raw sockets that `--keep-caps` leaves.
@@ -621,6 +621,42 @@ fn a_disk_that_is_full_for_a_while_loses_nothing_that_can_wait() {
     assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "done\n"));
     let error = text(&output.stderr);
     assert!(error.contains("the last events could not be told: No space left on device"), "{error}");
+}
+
+#[test]
+fn a_fifo_without_a_reader_is_an_error_at_once() {
+    let Some(told) = Told::new("print('done')") else { return };
+    let fifo = told.world.directory().join("fifo");
+    let status = told.world.output({
+        let mut mkfifo = told.world.program("mkfifo");
+        mkfifo.arg(&fifo);
+        mkfifo
+    });
+    good(status);
+    let output = told.run(&["--events", fifo.to_str().unwrap()]);
+    let error = text(&output.stderr);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(125), String::new()), "{error}");
+    assert!(error.contains("nobody reads it: ") && error.contains("\nringfence: start its reader first\n"), "{error}");
+    // With one it gets all of it, and its end.
+    let reader = told.world.spawn({
+        let mut cat = told.world.program("cat");
+        cat.arg(&fifo);
+        cat
+    });
+    let opened = || {
+        let mut probe = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut probe, rustix::fs::OFlags::NONBLOCK.bits() as i32);
+        probe.write(true).open(&fifo).ok()
+    };
+    let mut held = None;
+    until("it is read", || {
+        held = opened();
+        held.is_some()
+    });
+    good(told.run(&["-q", "--events", fifo.to_str().unwrap()]));
+    drop(held);
+    let events = lines(&good(finish(reader)));
+    assert_eq!((events.len(), &events[0]["event"]), (1, &"summary".into()), "{events:?}");
 }
 
 #[test]

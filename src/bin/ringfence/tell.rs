@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind as IoErrorKind;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ use ringfence::audit::Event;
 use ringfence::kernel::descriptor;
 use ringfence::policy::{EventsFormat, EventsTo, RunOptions, Sourced};
 use ringfence::{Error, ErrorKind, EventStream, Result};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use crate::io_error;
 use crate::stderr::{LAST_WORDS, LONGEST, write_all};
@@ -38,8 +40,14 @@ pub fn open(options: &RunOptions) -> Result<Option<Output>> {
         EventsTo::Stderr => (descriptor::inherited(2).map_err(fail)?.into(), true),
         EventsTo::Descriptor(number) => (descriptor::inherited(*number).map_err(fail)?.into(), *number == 2),
         EventsTo::File(path) => {
-            let opened = OpenOptions::new().append(true).create(true).open(path);
-            (opened.map_err(|error| fail(io_error("can't open it", error)))?, false)
+            // A FIFO that nobody reads is an error then, and a terminal does not become ours.
+            let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+            let opened = OpenOptions::new().append(true).create(true).custom_flags(flags.bits() as i32).open(path);
+            let opened = opened.map_err(|error| match Errno::from_io_error(&error) {
+                Some(Errno::NXIO) => fail(io_error("nobody reads it", error)).hint("start its reader first"),
+                _ => fail(io_error("can't open it", error)),
+            });
+            (opened?, false)
         }
     };
     if !stderr && is_stdout(&file) {
