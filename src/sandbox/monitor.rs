@@ -420,14 +420,17 @@ impl Watch {
     /// Every program of the sandbox must have ended.
     pub(super) async fn finish(mut self, netns: Netns, rules: Rules) -> Summary {
         self.stop.take();
-        let receiver = match (&mut self.task).await {
-            Ok(receiver) => receiver,
-            Err(lost) => Err(Error::new(ErrorKind::Io, "the task that reads refused packets was lost").because(lost)),
+        // What can't be read any more is counted all the same, and so told as lost.
+        let mut receiver = match (&mut self.task).await {
+            Ok(receiver) => receiver.ok(),
+            Err(error) => {
+                tracing::error!(%error, "the task that reads refused packets was lost");
+                None
+            }
         };
         let hub = self.hub.clone();
         let settled = tokio::task::spawn_blocking(move || {
-            let counted = receiver.and_then(|mut receiver| settle(&mut receiver, &hub, &netns, &rules));
-            let counted = counted.unwrap_or_else(|error| {
+            let counted = settle(receiver.as_mut(), &hub, &netns, &rules).unwrap_or_else(|error| {
                 tracing::warn!(error = %error.chain(), "can't tell how many refused packets were lost");
                 Vec::new()
             });
@@ -504,7 +507,7 @@ fn drain(receiver: &mut Receiver, hub: &Hub, most: usize) -> Result<bool> {
 }
 
 /// Reads the counters and what waits until both stand still.
-fn settle(receiver: &mut Receiver, hub: &Hub, netns: &Netns, rules: &Rules) -> Result<Vec<(String, u64)>> {
+fn settle(mut receiver: Option<&mut Receiver>, hub: &Hub, netns: &Netns, rules: &Rules) -> Result<Vec<(String, u64)>> {
     let mut socket = netns.run(nftables::Socket::open)??;
     let (mut counted, intact) = rules.logged(&mut socket)?;
     if !intact {
@@ -512,7 +515,9 @@ fn settle(receiver: &mut Receiver, hub: &Hub, netns: &Netns, rules: &Rules) -> R
     }
     for _ in 0..SETTLING {
         // A packet is logged before it is counted: what is in the counters is in the socket, or lost.
-        while !drain(receiver, hub, BURST)? {}
+        if let Some(receiver) = &mut receiver {
+            while !drain(receiver, hub, BURST)? {}
+        }
         let (now, _) = rules.logged(&mut socket)?;
         if now == counted {
             break;

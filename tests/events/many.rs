@@ -150,6 +150,28 @@ fn a_report_is_told_from_time_to_time_and_at_the_end() {
 }
 
 #[test]
+fn what_nobody_is_left_to_read_is_counted() {
+    in_world(|| async {
+        let host = Host::open().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let told = directory.path().join("told");
+        let script = format!(
+            "refused() {{ (echo x > /dev/udp/203.0.113.10/9); }}; refused; \
+             for ((i = 0; i < 6000; i++)); do [ -e {} ] && break; sleep 0.01; done; refused; refused",
+            told.display()
+        );
+        let options = SandboxOptions {
+            // The first time it is on the task that reads.
+            on_report: Some(Arc::new(move |_| assert!(std::fs::File::create_new(&told).is_err(), "on purpose"))),
+            report_interval: Duration::from_millis(10),
+            ..SandboxOptions::default()
+        };
+        let (summary, _events) = run(&host, options, &script).await;
+        assert_eq!((summary.refused, summary.lost), (3, 2), "{summary:?}");
+    });
+}
+
+#[test]
 fn several_subscribers_are_told_the_same_and_late_ones_what_comes() {
     in_world(|| async {
         let host = Host::open().unwrap();
