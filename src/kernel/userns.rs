@@ -50,8 +50,8 @@ impl Userns {
     /// Creates a user namespace that has the caller's users and groups under their own numbers, and a network namespace that
     /// belongs to it; does the first piece of work in the latter, as [`Netns::create_with`] does.
     ///
-    /// It is owned by the last user that the caller's user namespace has, whom hardly anybody is. A process out there with its owner's
-    /// number has all capabilities in it, without having any where it is: it must not be every root.
+    /// It is owned by the last user that the caller's user namespace has. A process out there with its owner's number has all capabilities
+    /// in it, without having any where it is: it must not be every root, and no command can become it.
     ///
     /// # Errors
     ///
@@ -114,6 +114,18 @@ impl fmt::Debug for Userns {
             Err(_) => f.write_str("user:[?]"),
         }
     }
+}
+
+/// The user to whom the user namespaces of sandboxes belong, and whom no command may be or become. Nobody where the caller's user namespace
+/// has one user alone: that one everybody is.
+///
+/// # Errors
+///
+/// As [`Userns::create_with`], where there is no procfs to read.
+pub(super) fn owner() -> Result<Option<u32>> {
+    let maps = with_procfs(Maps::read).map_err(|errno| refused(errno, "can't read ringfence's own users"))?;
+    let alone = maps.users == format!("{0} {0} 1\n", maps.owner);
+    Ok((!alone).then_some(maps.owner))
 }
 
 /// The process with which both namespaces are born. Dropping it ends it.

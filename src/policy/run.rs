@@ -25,16 +25,18 @@ impl FromStr for User {
     type Err = PolicyError;
 
     fn from_str(text: &str) -> Result<Self, PolicyError> {
-        // The highest number means "no change" to setresuid(2), and would leave root in place.
-        let id = |text: &str| match number(text) {
-            Some(u32::MAX) | None => Err(format!("{} is no number from 0 to {}", part(text), u32::MAX - 1)),
-            Some(id) => Ok(id),
+        // The highest number means "no change" to setresuid(2), and would leave root in place. The user below it, where there is that one,
+        // owns the user namespaces of sandboxes.
+        const LAST: u32 = u32::MAX - 1;
+        let id = |text: &str, last: u32| match number(text) {
+            Some(id) if id <= last => Ok(id),
+            _ => Err(format!("{} is no number from 0 to {last}", part(text))),
         };
         let (uid, gid) = match text.split_once(':') {
             Some((uid, gid)) => (uid, Some(gid)),
             None => (text, None),
         };
-        match (id(uid), gid.map(id).transpose()) {
+        match (id(uid, LAST - 1), gid.map(|gid| id(gid, LAST)).transpose()) {
             (Ok(uid), Ok(gid)) => Ok(Self { uid, gid }),
             (Err(reason), _) | (_, Err(reason)) => Err(PolicyError::new("a user `UID[:GID]`", text).because(reason)),
         }
@@ -195,25 +197,29 @@ mod tests {
 
     #[test]
     fn users_are_numbers() {
-        for (text, uid, gid) in
-            [("0", 0, None), ("1000", 1000, None), ("1000:100", 1000, Some(100)), ("4294967294:0", 4294967294, Some(0))]
-        {
+        for (text, uid, gid) in [
+            ("0", 0, None),
+            ("1000", 1000, None),
+            ("1000:100", 1000, Some(100)),
+            ("4294967293:4294967294", u32::MAX - 2, Some(u32::MAX - 1)),
+        ] {
             assert_eq!(text.parse::<User>().unwrap(), User { uid, gid });
         }
-        for (text, culprit) in [
-            ("", ""),
-            ("nobody", "nobody"),
-            ("1000:", ""),
-            (":1000", ""),
-            ("1:2:3", "2:3"),
-            ("-1", "-1"),
-            ("+1", "+1"),
-            ("01", "01"),
-            ("4294967295", "4294967295"),
-            ("0:4294967295", "4294967295"),
-            ("4294967296", "4294967296"),
+        for (text, culprit, last) in [
+            ("", "", 3),
+            ("nobody", "nobody", 3),
+            ("1000:", "", 4),
+            (":1000", "", 3),
+            ("1:2:3", "2:3", 4),
+            ("-1", "-1", 3),
+            ("+1", "+1", 3),
+            ("01", "01", 3),
+            ("4294967294", "4294967294", 3),
+            ("4294967295", "4294967295", 3),
+            ("0:4294967295", "4294967295", 4),
+            ("4294967296", "4294967296", 3),
         ] {
-            let reason = format!("`{culprit}` is no number from 0 to 4294967294");
+            let reason = format!("`{culprit}` is no number from 0 to 429496729{last}");
             assert_eq!(text.parse::<User>().unwrap_err().reason, Some(reason), "{text}");
         }
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::words::words;
 
-/// What is refused to the command besides the sockets that no network namespace holds. `docs/security.md` has the table.
+/// What is refused to the command besides what always is. `docs/security.md` has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SeccompMode {
@@ -18,9 +18,10 @@ pub enum SeccompMode {
 }
 
 /// What is refused, in a few words each: first what always is, last what `default` alone refuses.
-const REFUSED: [&str; 8] = [
+const REFUSED: [&str; 9] = [
     "sockets that no network namespace holds",
     "io_uring",
+    "becoming the owner of user namespaces",
     "typing into the terminal",
     "keyrings",
     "bpf",
@@ -34,8 +35,8 @@ impl SeccompMode {
     pub fn refused(self) -> &'static [&'static str] {
         match self {
             Self::Default => &REFUSED,
-            Self::Userns => &REFUSED[..7],
-            Self::Off => &REFUSED[..2],
+            Self::Userns => &REFUSED[..8],
+            Self::Off => &REFUSED[..3],
         }
     }
 }
@@ -56,7 +57,10 @@ mod tests {
             assert_eq!(mode.to_string().parse(), Ok(mode));
         }
         assert_eq!(SeccompMode::Userns.refused().last(), Some(&"kernel modules"));
-        assert_eq!(SeccompMode::Off.refused(), ["sockets that no network namespace holds", "io_uring"]);
+        assert_eq!(
+            SeccompMode::Off.refused(),
+            ["sockets that no network namespace holds", "io_uring", "becoming the owner of user namespaces"]
+        );
         let error = "on".parse::<SeccompMode>().unwrap_err().to_string();
         assert_eq!(error, "the caller: `on` is not `default`, `userns` or `off`");
     }

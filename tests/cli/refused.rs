@@ -99,11 +99,11 @@ fn options_that_cannot_be() {
         (["--name", ""], "--name: `` is not a name for a sandbox (it is empty)"),
         (
             ["--user", "nobody"],
-            "--user: `nobody` is not a user `UID[:GID]` (`nobody` is no number from 0 to 4294967294)",
+            "--user: `nobody` is not a user `UID[:GID]` (`nobody` is no number from 0 to 4294967293)",
         ),
         (
             ["--user", "4294967295"],
-            "--user: `4294967295` is not a user `UID[:GID]` (`4294967295` is no number from 0 to 4294967294)",
+            "--user: `4294967295` is not a user `UID[:GID]` (`4294967295` is no number from 0 to 4294967293)",
         ),
         (["--env", "NAME"], "--env: `NAME` is not a variable `NAME=VALUE` (the `=` is missing)"),
         (["--keep-caps", "NET_ADMN"], "--keep-caps: `NET_ADMN` is not a capability (did you mean `CAP_NET_ADMIN`?)"),

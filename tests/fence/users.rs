@@ -7,7 +7,7 @@ use ringfence::kernel::rtnetlink;
 use ringfence::policy::Policy;
 use ringfence::{Command, ErrorKind, Host, Sandbox, SandboxOptions};
 
-use super::support::{Outer, PROBE, Shape, python, skip, until};
+use super::support::{Outer, PROBE, Shape, finish, python, skip, until};
 use super::{CONTROL, DIRECT, clean, nothing_else_was_seen, proves};
 
 /// Everything that could be of use against the host.
@@ -225,6 +225,89 @@ fn root_of_another_sandbox_has_no_power_there() {
     drop(other.stdin.take());
     assert!(other.wait().unwrap().success());
     assert!(wire.strangers(|_| false).is_empty());
+}
+
+/// Becomes the owner of user namespaces by every call there is, and enters a namespace by way of the user namespace that owns it.
+const BECOME: &str = "
+import ctypes, errno, fcntl, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+owner = max(int(first) + int(count) - 1 for first, _, count in (line.split() for line in open('/proc/self/uid_map')))
+network = os.open(sys.argv[1], os.O_RDONLY)
+for name, ids in [('setresuid', (-1, -1, owner)), ('setresuid', (-1, owner, -1)), ('setresuid', (owner, owner, owner)),
+                  ('setreuid', (owner, -1)), ('setreuid', (owner, owner)), ('setuid', (owner,))]:
+    try:
+        getattr(os, name)(*ids)
+        print('GOT', name, os.getresuid(), flush=True)
+    except OSError as error:
+        print('refused', name, errno.errorcode[error.errno], flush=True)
+# Whoever is another user still is one of the host's.
+os.setresuid(1, 1, 0)
+os.setresuid(0, 0, 0)
+if libc.setns(fcntl.ioctl(network, 0xb701), 0x10000000) == 0 or libc.setns(network, 0x40000000) == 0:
+    print('GOT a namespace', flush=True)
+try:
+    print('GOT', socket.create_connection(('203.0.113.9', 5432), 10))
+except OSError as error:
+    print('refused', error.errno == errno.ECONNREFUSED)
+";
+
+#[test]
+fn nobody_becomes_the_owner_of_a_sandbox() {
+    let (Some(outer), Some(python)) = (Outer::new(), python()) else { return };
+    let wire = outer.watch();
+    let name = format!("owned-{}", std::process::id());
+    let flags = format!("run {DIRECT} --name {name} --keep-caps NET_ADMIN --user 0:0 -- sh -c");
+    let mut other = outer.ringfence(flags.split_whitespace().chain(["echo up; exec cat"]));
+    let mut other = outer.spawn(other.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut said = std::io::BufReader::new(other.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut said, &mut String::new()).unwrap();
+    for flags in
+        ["--seccomp off", "--seccomp userns", "", "--seccomp off --share-pid", "--seccomp off --keep-caps SETUID"]
+    {
+        let said =
+            outer.run(&format!("--user 0:0 {flags}"), &[python, "-I", "-c", BECOME, &format!("/run/netns/{name}")]);
+        assert!(!said.contains("GOT") && said.matches("EPERM").count() == 6, "{flags}: {said}");
+        assert!(said.ends_with("refused True\n"), "{flags}: {said}");
+    }
+    drop(other.stdin.take());
+    assert!(other.wait().unwrap().success());
+    assert!(wire.strangers(|_| false).is_empty());
+}
+
+/// Of which number that is, the user namespace decides.
+#[test]
+fn nobody_is_started_as_the_owner() {
+    let Some(outer) = Outer::new() else { return };
+    let output = outer.output(&mut outer.ringfence(["run", "--user", "4294967294", "--", "true"]));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let expected = "`4294967294` is no number from 0 to 4294967293";
+    assert!(output.status.code() == Some(125) && said.contains(expected), "{said}");
+
+    // In a user namespace with so many users.
+    let run = |users: u32, user: &str, command: &str| {
+        let ringfence = env!("CARGO_BIN_EXE_ringfence");
+        let script = format!("echo up; read go; exec {ringfence} run --dns off --user {user} -- {command}");
+        let mut child = std::process::Command::new("unshare");
+        child.args(["--user", "--net", "--mount", "sh", "-c", &script]).stdin(Stdio::piped());
+        let mut child = outer.spawn(child.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let mut up = [0; 3];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut up).unwrap();
+        for map in ["uid_map", "gid_map"] {
+            std::fs::write(format!("/proc/{}/{map}", child.id()), format!("0 0 {users}\n")).unwrap();
+        }
+        std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+        let output = finish(child);
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (code, said) = run(1000, "999:0", "true");
+    let expected = "can't run as user 999: the user namespaces of sandboxes belong to that number";
+    assert!(code == Some(125) && said.contains(expected), "{said}");
+    let id_of = |user: u32| format!("setpriv --reuid {user} id -u");
+    assert_eq!(run(1000, "0:0", &id_of(998)), (Some(0), "998\n".into()));
+    let (code, said) = run(1000, "0:0", &id_of(999));
+    assert!(code != Some(0) && said.contains("Operation not permitted"), "{said}");
+    // Everybody there is the owner, and stays who that is.
+    assert_eq!(run(1, "0:0", &id_of(0)), (Some(0), "0\n".into()));
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) enum When {
     JoinsUser,
     /// Its second argument is `TIOCSTI` or `TIOCLINUX`.
     Types,
+    /// One of its first so many arguments, 1 to 3, is the user who owns the user namespaces of sandboxes.
+    Owner(u32),
 }
 
 /// In which modes a call is refused.
@@ -90,7 +92,7 @@ const fn all(x86_64: u32, i386: u32, generic: u32, arm: u32) -> [Option<u32>; 4]
 }
 
 use Part::{Default, Fence, Userns};
-use When::{Always, Family, JoinsUser, NewUser, Types};
+use When::{Always, Family, JoinsUser, NewUser, Owner, Types};
 
 /// The most frequent first: every call of the command's goes through the list until it is found not to be there.
 pub(super) const CALLS: &[Call] = &[
@@ -101,6 +103,13 @@ pub(super) const CALLS: &[Call] = &[
     call("io_uring_setup", all(425, 425, 425, 425), Always, Errno::NOSYS, Fence),
     call("io_uring_enter", all(426, 426, 426, 426), Always, Errno::NOSYS, Fence),
     call("io_uring_register", all(427, 427, 427, 427), Always, Errno::NOSYS, Fence),
+    call("setuid", all(105, 213, 146, 213), Owner(1), Errno::PERM, Fence),
+    call("setreuid", all(113, 203, 145, 203), Owner(2), Errno::PERM, Fence),
+    call("setresuid", all(117, 208, 147, 208), Owner(3), Errno::PERM, Fence),
+    // They cut a number down to 16 bits, so that many mean the same one. No C library has used them since there were others.
+    call("setuid16", [None, Some(23), None, Some(23)], Always, Errno::NOSYS, Fence),
+    call("setreuid16", [None, Some(70), None, Some(70)], Always, Errno::NOSYS, Fence),
+    call("setresuid16", [None, Some(164), None, Some(164)], Always, Errno::NOSYS, Fence),
     call("clone", all(56, 120, 220, 120), NewUser, Errno::PERM, Userns),
     // It keeps the flags in memory. Every C library goes on with clone(2).
     call("clone3", all(435, 435, 435, 435), Always, Errno::NOSYS, Userns),
@@ -132,6 +141,9 @@ mod tests {
             ("io_uring_setup", libc::SYS_io_uring_setup),
             ("io_uring_enter", libc::SYS_io_uring_enter),
             ("io_uring_register", libc::SYS_io_uring_register),
+            ("setuid", libc::SYS_setuid),
+            ("setreuid", libc::SYS_setreuid),
+            ("setresuid", libc::SYS_setresuid),
             ("clone", libc::SYS_clone),
             ("clone3", libc::SYS_clone3),
             ("unshare", libc::SYS_unshare),
@@ -154,6 +166,9 @@ mod tests {
     fn what_a_mode_says_in_words_is_what_it_refuses() {
         let word = |name| match name {
             "socket" | "socketcall" => "sockets that no network namespace holds",
+            "setuid" | "setreuid" | "setresuid" | "setuid16" | "setreuid16" | "setresuid16" => {
+                "becoming the owner of user namespaces"
+            }
             "ioctl" => "typing into the terminal",
             "clone" | "clone3" | "unshare" | "setns" => "user namespaces",
             "add_key" | "request_key" | "keyctl" => "keyrings",

@@ -20,7 +20,7 @@ use crate::policy::SeccompMode;
 const ALLOWED: [i32; 6] =
     [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET, libc::AF_ALG];
 
-/// Offsets in `struct seccomp_data`. The low halves of the arguments: families, flags and ioctl requests are 32 bits to the kernel, whatever stands above them.
+/// Offsets in `struct seccomp_data`. The low halves of the arguments: families, flags, users and ioctl requests are 32 bits to the kernel, whatever stands above them.
 pub(super) const NUMBER: u32 = 0;
 pub(super) const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "big") { 20 } else { 16 };
@@ -65,6 +65,7 @@ pub(super) enum Label {
     NewUser,
     JoinsUser,
     Types,
+    Owner(u32),
     Addressed,
     Notify,
     Allow,
@@ -84,13 +85,13 @@ pub(super) enum Step {
     Return(u32),
 }
 
-/// Writes the filter.
-pub(in crate::kernel) fn filter(mode: SeccompMode) -> Vec<libc::sock_filter> {
-    filter_of(ENTRIES, mode)
+/// Writes the filter. `owner` is the user who owns the user namespaces of sandboxes: see [`userns::owner`](crate::kernel::userns::owner).
+pub(in crate::kernel) fn filter(mode: SeccompMode, owner: Option<u32>) -> Vec<libc::sock_filter> {
+    filter_of(ENTRIES, mode, owner)
 }
 
 /// Short enough that every jump fits its eight bits.
-fn filter_of(entries: &[Entry], mode: SeccompMode) -> Vec<libc::sock_filter> {
+fn filter_of(entries: &[Entry], mode: SeccompMode, owner: Option<u32>) -> Vec<libc::sock_filter> {
     use Step::{AnyBit, Equal, Goto, Load, Place, Return};
     let errno = |errno: Errno| Return(libc::SECCOMP_RET_ERRNO | errno.raw_os_error().unsigned_abs());
 
@@ -110,8 +111,18 @@ fn filter_of(entries: &[Entry], mode: SeccompMode) -> Vec<libc::sock_filter> {
                 When::NewUser => Label::NewUser,
                 When::JoinsUser => Label::JoinsUser,
                 When::Types => Label::Types,
+                When::Owner(_) if owner.is_none() => continue,
+                When::Owner(arguments) => Label::Owner(arguments),
             };
             steps.extend(call.number(entry.numbers).map(|number| Equal(number, judged)));
+        }
+        steps.push(Goto(Label::Allow));
+    }
+    if let Some(owner) = owner {
+        // Each falls through to the one before it.
+        for argument in [3, 2, 1] {
+            steps.extend([Place(Label::Owner(argument)), Load(FIRST_ARGUMENT + 8 * (argument - 1))]);
+            steps.push(Equal(owner, Label::NotPermitted));
         }
         steps.push(Goto(Label::Allow));
     }
@@ -180,6 +191,7 @@ pub(super) mod tests {
     use crate::kernel::child::calls::Part;
 
     const ALL: [&[Entry]; 3] = [&[X86_64, I386], &[AARCH64, ARM], &[RISCV64]];
+    const OWNER: u32 = 4_294_967_294;
     const MODES: [SeccompMode; 3] = [SeccompMode::Default, SeccompMode::Userns, SeccompMode::Off];
 
     /// Runs a filter on one system call, of which `load` gives the words of `struct seccomp_data`.
@@ -200,13 +212,19 @@ pub(super) mod tests {
         panic!("ran past the end");
     }
 
-    fn judge(program: &[libc::sock_filter], architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
+    fn judge<const N: usize>(
+        program: &[libc::sock_filter],
+        architecture: u32,
+        number: u32,
+        arguments: [u32; N],
+    ) -> u32 {
         run(program, |at| match at {
             NUMBER => number,
             ARCHITECTURE => architecture,
-            FIRST_ARGUMENT => arguments[0],
-            SECOND_ARGUMENT => arguments[1],
-            other => panic!("loads at {other}"),
+            at => match at.checked_sub(FIRST_ARGUMENT) {
+                Some(far) if far % 8 == 0 => arguments.get(far as usize / 8).copied().unwrap_or(0),
+                _ => panic!("loads at {at}"),
+            },
         })
     }
 
@@ -215,21 +233,29 @@ pub(super) mod tests {
     #[test]
     fn every_call_is_refused_by_every_entry_in_its_modes_alone() {
         for (entries, mode) in ALL.into_iter().flat_map(|entries| MODES.map(|mode| (entries, mode))) {
-            let program = filter_of(entries, mode);
+            let program = filter_of(entries, mode, Some(OWNER));
             for (entry, call) in entries.iter().flat_map(|entry| CALLS.iter().map(move |call| (entry, call))) {
                 let Some(number) = call.number(entry.numbers) else { continue };
-                let judge = |arguments| judge(&program, entry.architecture, number, arguments);
+                let judge = |arguments: [u32; 3]| judge(&program, entry.architecture, number, arguments);
                 let refused = libc::SECCOMP_RET_ERRNO | call.answer.raw_os_error().unsigned_abs();
                 let expected = if call.part.holds(mode) { refused } else { ALLOW };
                 // With arguments that are meant, and with those that are not.
-                let (meant, innocent): (&[[u32; 2]], &[[u32; 2]]) = match call.when {
-                    When::Always => (&[[0, 0], [1, 1], [u32::MAX, u32::MAX]], &[]),
-                    When::Family => (&[[40, 0], [u32::MAX, 0]], &[[1, 0], [2, 40], [10, 0]]),
-                    When::NewUser => (&[[NEW_USER, 0], [u32::MAX, 0]], &[[0, NEW_USER], [0x3d0f00, 0], [!NEW_USER, 0]]),
-                    When::JoinsUser => {
-                        (&[[3, 0], [3, NEW_USER], [3, NEW_USER | 0x4000_0000]], &[[3, 0x4000_0000], [3, 0x2000_0000]])
-                    }
-                    When::Types => (&[[0, 0x5412], [0, 0x541c]], &[[0x5412, 0x5401], [0, 0x5413]]),
+                let (meant, innocent): (&[[u32; 3]], &[[u32; 3]]) = match call.when {
+                    When::Always => (&[[0, 0, 0], [1, 1, 1], [u32::MAX; 3]], &[]),
+                    When::Family => (&[[40, 0, 0], [u32::MAX, 0, 0]], &[[1, 0, 0], [2, 40, 0], [10, 0, 0]]),
+                    When::NewUser => (
+                        &[[NEW_USER, 0, 0], [u32::MAX, 0, 0]],
+                        &[[0, NEW_USER, 0], [0x3d0f00, 0, 0], [!NEW_USER, 0, 0]],
+                    ),
+                    When::JoinsUser => (
+                        &[[3, 0, 0], [3, NEW_USER, 0], [3, NEW_USER | 0x4000_0000, 0]],
+                        &[[3, 0x4000_0000, 0], [3, 0x2000_0000, 0]],
+                    ),
+                    When::Types => (&[[0, 0x5412, 0], [0, 0x541c, 0]], &[[0x5412, 0x5401, 0], [0, 0x5413, 0]]),
+                    // What stands behind the arguments of a call is left over from another.
+                    When::Owner(1) => (&[[OWNER, 0, 0]], &[[0, OWNER, OWNER], [u32::MAX; 3]]),
+                    When::Owner(2) => (&[[OWNER, 0, 0], [0, OWNER, 0]], &[[0, 0, OWNER], [u32::MAX; 3]]),
+                    When::Owner(_) => (&[[OWNER, 0, 0], [0, OWNER, 0], [0, 0, OWNER]], &[[0, 0, 0], [u32::MAX; 3]]),
                 };
                 for arguments in meant {
                     assert_eq!(
@@ -262,11 +288,24 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn where_everybody_is_the_owner_nobody_is_kept_from_it() {
+        for (entries, mode) in ALL.into_iter().flat_map(|entries| MODES.map(|mode| (entries, mode))) {
+            let program = filter_of(entries, mode, None);
+            for call in CALLS.iter().filter(|call| matches!(call.when, When::Owner(_))) {
+                for entry in entries {
+                    let number = call.number(entry.numbers).unwrap();
+                    assert_eq!(judge(&program, entry.architecture, number, [0, 0, 0]), ALLOW, "{}", call.name);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn sockets_are_of_the_families_that_stay_inside() {
         let socket = CALLS.iter().find(|call| call.when == When::Family).unwrap();
         assert!(socket.part == Part::Fence && !ALLOWED.contains(&libc::AF_VSOCK));
         for (entry, mode) in ENTRIES.iter().flat_map(|entry| MODES.map(|mode| (entry, mode))) {
-            let program = filter(mode);
+            let program = filter(mode, None);
             for family in 0..64 {
                 let verdict = judge(&program, entry.architecture, socket.number(entry.numbers).unwrap(), [family, 0]);
                 assert_eq!(verdict == ALLOW, ALLOWED.contains(&family.cast_signed()), "family {family}");
@@ -277,7 +316,7 @@ pub(super) mod tests {
     #[test]
     fn x32_is_no_way_round() {
         for mode in MODES {
-            let program = filter_of(ALL[0], mode);
+            let program = filter_of(ALL[0], mode, None);
             let no_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
             for number in 0..600 {
                 assert_eq!(judge(&program, X86_64.architecture, X32 | number, [2, 0]), no_call);

@@ -12,7 +12,7 @@ use super::capability::{CapabilityPlan, CapabilitySet};
 use super::cover::{Cover, PreparedCover};
 use super::{Capabilities, cover, filter, notify, signal};
 use crate::kernel::passwd::User;
-use crate::kernel::userns::Userns;
+use crate::kernel::userns::{self, Userns};
 use crate::policy::SeccompMode;
 use crate::{Error, ErrorKind, Result};
 
@@ -28,7 +28,8 @@ pub struct ChildSpec {
     pub args: Vec<OsString>,
     /// Its whole environment; nothing is inherited.
     pub env: Vec<(OsString, OsString)>,
-    /// Whom to run it as; `None` leaves user and groups as they are.
+    /// Whom to run it as; `None` leaves user and groups as they are. Not the last user that the caller's user namespace has: the user namespaces of
+    /// sandboxes belong to it.
     pub user: Option<User>,
     /// What it may do beyond an ordinary user.
     pub capabilities: Capabilities,
@@ -37,7 +38,7 @@ pub struct ChildSpec {
     /// A user namespace to put it in, the one that owns the network namespace: what it keeps of [`capabilities`](Self::capabilities) holds
     /// there and nowhere else.
     pub user_namespace: Option<Userns>,
-    /// Which system calls it is refused, besides sockets that no network namespace holds.
+    /// Which system calls it is refused, besides those that always are.
     pub seccomp: SeccompMode,
     /// A Landlock ruleset to restrict it with, as `landlock_create_ruleset(2)` made it. The /proc of a PID namespace of its own is added, for reading.
     pub landlock: Option<OwnedFd>,
@@ -108,9 +109,14 @@ impl Prepared {
     pub fn new(spec: ChildSpec, control: OwnedFd) -> Result<Self> {
         let ours = rustix::thread::capabilities(None)
             .map_err(|errno| Error::new(ErrorKind::Kernel, "can't read ringfence's own capabilities").because(errno))?;
-        let root = spec.user.as_ref().map_or_else(|| rustix::process::geteuid().is_root(), |user| user.uid == 0);
+        let owner = userns::owner()?;
+        let uid = spec.user.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
+        if owner == Some(uid) {
+            let what = format!("can't run as user {uid}: the user namespaces of sandboxes belong to that number");
+            return Err(Error::new(ErrorKind::Policy, what).hint("choose another user"));
+        }
         let capabilities =
-            CapabilityPlan::new(spec.capabilities, root, CapabilitySet::from_bits(ours.permitted.bits()))?;
+            CapabilityPlan::new(spec.capabilities, uid == 0, CapabilitySet::from_bits(ours.permitted.bits()))?;
 
         let path = spec.env.iter().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value.as_bytes());
         let candidates = candidates(&spec.program, path)?;
@@ -158,7 +164,7 @@ impl Prepared {
             }),
             capabilities,
             pid_namespace: spec.pid_namespace,
-            filter: filter::filter(spec.seccomp),
+            filter: filter::filter(spec.seccomp, owner),
             notify: spec.notify.then(notify::filter),
             user_namespace,
             landlock,

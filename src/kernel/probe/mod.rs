@@ -256,7 +256,7 @@ impl Probe {
         // The same holds of a filter.
         let filtered = std::thread::spawn(|| {
             rustix::thread::set_no_new_privs(true)?;
-            child::confine(&child::filter(SeccompMode::Default))
+            child::confine(&child::filter(SeccompMode::Default, None))
         });
         let filtered = filtered.join().unwrap_or(Err(Errno::IO));
         self.check(features::SECCOMP, filtered.map_err(|no| errno(no, "can't put a thread under a seccomp filter")));
