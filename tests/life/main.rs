@@ -6,6 +6,7 @@ mod support;
 mod world;
 
 mod crowd;
+mod frozen;
 mod killed;
 mod places;
 mod troubled;

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 use super::program::lock;
 use super::ring::{One, Sender, arguments};
@@ -109,7 +109,7 @@ impl Running {
     /// The path of what it executes, if that is still the file with this inode.
     pub fn exe(&self, inode: u64) -> Option<String> {
         let exe = rustix::fs::openat(&self.folder, "exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        if rustix::fs::fstat(&exe).ok()?.st_ino != inode {
+        if identity_of(&exe)?.1 != inode {
             return None;
         }
         let link = rustix::fs::readlinkat(&self.folder, "exe", Vec::new()).ok()?;
@@ -140,6 +140,16 @@ impl Running {
     pub fn cgroup(&self) -> Option<String> {
         cgroup_of(self.read("cgroup")?)
     }
+}
+
+/// Device and inode of an open file, as the kernel has them in memory.
+///
+/// A file system is not asked: it may be the program's own (FUSE), and keep whoever asks waiting for ever.
+#[doc(alias = "AT_STATX_DONT_SYNC")]
+fn identity_of(file: &OwnedFd) -> Option<(u64, u64)> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let known = rustix::fs::statx(file, "", flags, StatxFlags::INO).ok()?;
+    Some((rustix::fs::makedev(known.stx_dev_major, known.stx_dev_minor), known.stx_ino))
 }
 
 fn field_of<T: FromStr>(stat: &[u8], field: usize) -> Option<T> {
@@ -254,8 +264,7 @@ impl Running {
 
     fn exe_file(&self) -> Option<(u64, u64)> {
         let exe = rustix::fs::openat(&self.folder, "exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        let stat = rustix::fs::fstat(&exe).ok()?;
-        Some((stat.st_dev, stat.st_ino))
+        identity_of(&exe)
     }
 
     fn netns(&self) -> Option<u64> {
