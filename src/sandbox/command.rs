@@ -129,7 +129,9 @@ impl Command {
 
     /// Whether the kernel alone can't be trusted to end it in the right order; see [`super::running`].
     pub(super) fn needs_guard(&self) -> bool {
-        self.share_pid || matches!(self.capabilities, Capabilities::Keep(_) | Capabilities::All)
+        self.share_pid
+            || self.seccomp != SeccompMode::Default
+            || matches!(self.capabilities, Capabilities::Keep(_) | Capabilities::All)
     }
 
     /// Joins everything for the kernel floor.

@@ -1,7 +1,8 @@
 //! A command at work in its sandbox, and the guard that stands by where the kernel alone would end things in the wrong order.
 //!
 //! A guard is forked, before the command, when the program holds capabilities with which it could open the fence inside, or
-//! shares the host's PIDs and so may outlive the supervisor: then the host's table, which goes with its last descriptor, must
+//! may outlive the supervisor: it shares the host's PIDs, or may make user namespaces, and in one of them mount a file system that
+//! keeps it waiting in the kernel, where nothing kills it. Then the host's table, which goes with its last descriptor, must
 //! not go before the wire. The guard holds a descriptor of the table's socket, and on the supervisor's end removes the wire
 //! first. Another one stands by where the sandbox has a name, because a bind mount under `/run/netns` stays after whoever made it.
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use crate::audit::Summary;
 use crate::dns::Answers;
-use crate::kernel::child::{Child, ExitStatus, Signal};
+use crate::kernel::child::{self, Child, ExitStatus, Signal};
 use crate::kernel::guard::{Guard, Undo};
 use crate::kernel::identity::{Logged, Marks, Means, Way};
 use crate::kernel::landlock::Enforcement;
@@ -46,6 +47,8 @@ pub struct Running {
     files: Enforcement,
     /// Those inside.
     rules: Rules,
+    /// How the command ended has been told, or that it did not.
+    waited: bool,
 }
 
 impl Running {
@@ -102,7 +105,7 @@ impl Running {
         tracing::info!(pid = child.pid(), guard = guard.as_ref().map(Guard::pid), "the command runs");
         let orders = sandbox.orders.take();
         let orders = orders.map(|orders| Serving(tokio::spawn(control::serve(orders, sandbox.control()))));
-        Ok(Self { child, proxy, names, orders, watch, sentinel, verdict, sandbox, guard, files, rules })
+        Ok(Self { child, proxy, names, orders, watch, sentinel, verdict, sandbox, guard, files, rules, waited: false })
     }
 
     /// What was planned, and stood when the sandbox was prepared.
@@ -183,7 +186,13 @@ impl Running {
     /// As [`Child::wait`]; [`ErrorKind::Tampered`] when it was ended because somebody changed the rules of its fence.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         let status = self.child.wait().await;
-        self.verdict.error().map_or(status, Err)
+        match self.verdict.error() {
+            Some(tampered) => Err(tampered),
+            None => {
+                self.waited = true;
+                status
+            }
+        }
     }
 
     /// What is refused from now on; see [`Sandbox::events`]. Subscribe before the command is started to miss nothing.
@@ -238,18 +247,26 @@ impl Running {
         (summary, killed.and(take_down(sandbox, guard).await))
     }
 
-    /// Ends every process of the sandbox, the proxy and the resolver.
+    /// Ends every process of the sandbox, the proxy and the resolver. Where a process can't be ended, has the wire removed before all else.
     async fn kill(self) -> (Result<()>, Ended) {
-        let Self { child, proxy, names, orders, watch, sentinel, sandbox, guard, rules, .. } = self;
+        let Self { child, proxy, names, orders, watch, sentinel, sandbox, guard, rules, waited, .. } = self;
         // Blocks until the last process of the sandbox is gone, and with them their hold on the namespace.
-        let killed = tokio::task::spawn_blocking(move || drop(child)).await;
+        let killed = tokio::task::spawn_blocking(move || child.end()).await;
         drop((proxy, names, orders));
         if let Some(sentinel) = sentinel {
             // What was done to the rules up to here is told before the stream ends.
             sentinel.finish().await;
         }
-        let killed = killed
-            .map_err(|lost| Error::new(ErrorKind::Io, "the thread that ended the command was lost").because(lost));
+        let killed = match killed {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                // What still holds the namespace holds its end of the wire.
+                sandbox.kept.live().expect_queues();
+                // Once is enough.
+                if waited { Ok(()) } else { Err(child::stuck()) }
+            }
+            Err(lost) => Err(Error::new(ErrorKind::Io, "the thread that ended the command was lost").because(lost)),
+        };
         (killed, Ended { watch, sandbox, guard, rules })
     }
 }

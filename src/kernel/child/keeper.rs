@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, test_kill_process_group};
@@ -33,7 +33,20 @@ pub(super) struct Keeper {
     /// Told once: the command runs, or why not.
     pub launched: SyncSender<Result<Launched>>,
     /// Told once: how it ended.
-    pub ended: watch::Sender<Option<ExitStatus>>,
+    pub ended: watch::Sender<Option<Ending>>,
+}
+
+/// How long what a command leaves may take to end, once the reaper has been told to or has ended itself. A process that waits in the kernel can't be
+/// killed, and may be waiting for ever: for a FUSE file system of its own, whose server is among the dead.
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+
+/// What became of everything inside.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ending {
+    /// It has ended, and the command like that.
+    Ended(ExitStatus),
+    /// Some of it has not, though it was killed.
+    Stuck,
 }
 
 /// A command that runs.
@@ -88,13 +101,24 @@ impl Keeper {
                 break;
             }
         }
-        let reaped = sys::wait_for(&pidfd);
+        let gone = ends_within(&pidfd, &PATIENCE);
+        let reaped = if gone { sys::wait_for(&pidfd) } else { None };
         if let Some(terminal) = terminal {
             terminal.take_back();
         }
         match launched {
-            None => drop(ended.send(heard.ended.or(reaped).map(ExitStatus::from_raw))),
+            None => {
+                let status = heard.ended.or(reaped).map(ExitStatus::from_raw);
+                let ending = if gone { status.map(Ending::Ended) } else { Some(Ending::Stuck) };
+                // Nobody has to wait for it.
+                let _ = ended.send(ending);
+            }
             Some(launched) => drop(launched.send(Err(failure(program, heard.failed, reaped)))),
+        }
+        if !gone {
+            // Or there would be a zombie, should it end after all. Nobody waits for this thread.
+            let reap = std::thread::Builder::new().name("ringfence-keep".into()).stack_size(64 * 1024);
+            let _ = reap.spawn(move || sys::wait_for(&pidfd));
         }
     }
 }
@@ -127,6 +151,12 @@ fn fork(prepared: Prepared, netns: &OwnedFd) -> Result<(libc::pid_t, OwnedFd)> {
             .because(errno))
         }
     }
+}
+
+/// Waits until a process has ended, all its threads and, of the first one of a PID namespace, all others in there; says whether they have.
+fn ends_within(pidfd: &OwnedFd, patience: &Timespec) -> bool {
+    // All signals are blocked: nothing cuts it short.
+    !matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(patience)), Ok(0))
 }
 
 /// Waits until there is something to read, or the reaper has ended; says whether it has.

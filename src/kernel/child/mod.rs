@@ -54,10 +54,13 @@ pub(in crate::kernel) use spec::gaps;
 pub(in crate::kernel) use sys::{Fork, close_ranges, exit, fork, wait_for};
 
 use crate::{Error, ErrorKind, Result};
-use keeper::{Keeper, Launched};
+use keeper::{Ending, Keeper, Launched};
 use spec::Prepared;
 
 /// A running command. Dropping it kills it, and all that it has started, and waits for their end.
+///
+/// A process that waits in the kernel, for a file system that does not answer, can't be killed. It is waited for no longer than 20 seconds; then
+/// [`wait`](Self::wait) fails, and what is left of it ends when the kernel lets it.
 ///
 /// With a PID namespace ([`ChildSpec::pid_namespace`]) the kernel sees to that. Without one the reaper does, as far as it can: it adopts
 /// orphans and kills the descendants that `/proc` shows. What is then **not** guaranteed: if the reaper itself is killed, the command dies but its
@@ -69,7 +72,7 @@ pub struct Child {
     command: Option<libc::pid_t>,
     pidfd: OwnedFd,
     control: Arc<OwnedFd>,
-    ended: watch::Receiver<Option<ExitStatus>>,
+    ended: watch::Receiver<Option<Ending>>,
     keeper: Option<JoinHandle<()>>,
     pid_namespace: bool,
     listener: Option<OwnedFd>,
@@ -178,10 +181,10 @@ impl Child {
     /// Waits until the command, and with it everything inside, has ended. May be called again, and dropped in between.
     ///
     /// # Errors
-    /// `Child` when how it ended can't be known.
+    /// `Child` when how it ended can't be known, or something inside can't be ended.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         match self.ended.wait_for(Option::is_some).await {
-            Ok(status) => status.ok_or_else(lost),
+            Ok(ending) => status(*ending),
             Err(_) => Err(lost()),
         }
     }
@@ -189,12 +192,26 @@ impl Child {
     /// Waits like [`wait`](Self::wait), blocking the thread.
     ///
     /// # Errors
-    /// `Child` when how it ended can't be known.
+    /// `Child` when how it ended can't be known, or something inside can't be ended.
     pub fn wait_blocking(&mut self) -> Result<ExitStatus> {
         if let Some(keeper) = self.keeper.take() {
             keeper.join().map_err(|_| lost())?;
         }
-        (*self.ended.borrow()).ok_or_else(lost)
+        status(*self.ended.borrow())
+    }
+
+    /// Does what dropping it does, and says whether everything inside has ended.
+    pub(crate) fn end(mut self) -> bool {
+        self.kill_and_wait();
+        !matches!(*self.ended.borrow(), Some(Ending::Stuck))
+    }
+
+    fn kill_and_wait(&mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            // Refused it may be only when everything has ended: then there is but the keeper to wait for.
+            let _ = self.kill();
+            let _ = keeper.join();
+        }
     }
 
     fn order(&self, order: i32) -> Result<(), Errno> {
@@ -208,11 +225,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.take() {
-            // Refused it may be only when everything has ended: then there is but the keeper to wait for.
-            let _ = self.kill();
-            let _ = keeper.join();
-        }
+        self.kill_and_wait();
     }
 }
 
@@ -247,6 +260,22 @@ fn kill(reaper: BorrowedFd<'_>, control: &OwnedFd, pid_namespace: bool) -> Resul
 
 fn order(control: &OwnedFd, order: i32) -> Result<(), Errno> {
     send(control, &order.to_ne_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
+}
+
+fn status(ending: Option<Ending>) -> Result<ExitStatus> {
+    match ending.ok_or_else(lost)? {
+        Ending::Ended(status) => Ok(status),
+        Ending::Stuck => Err(stuck()),
+    }
+}
+
+/// What is said of processes that can't be killed.
+pub(crate) fn stuck() -> Error {
+    Error::new(
+        ErrorKind::Child,
+        "a process that the command started can't be ended: it was killed, and still waits in the kernel",
+    )
+    .hint("it waits for a file system that does not answer, a FUSE mount of its own most likely")
 }
 
 fn lost() -> Error {
