@@ -141,9 +141,9 @@ fn fork(prepared: Prepared, netns: &OwnedFd) -> Result<(libc::pid_t, OwnedFd)> {
             let what = "can't create the command's namespaces";
             Err(match errno {
                 Errno::PERM => Error::new(ErrorKind::Privilege, what).hint("this needs CAP_SYS_ADMIN"),
-                Errno::NOSYS => {
-                    Error::new(ErrorKind::Unsupported, what).hint("this needs Linux 5.9 (clone3, close_range)")
-                }
+                Errno::NOSYS => Error::new(ErrorKind::Unsupported, what).hint(
+                    "this needs Linux 5.9 (clone3, close_range), and no seccomp filter that refuses clone3, as that of a sandbox does",
+                ),
                 Errno::NOSPC | Errno::USERS | Errno::AGAIN | Errno::NOMEM => Error::new(ErrorKind::Exhausted, what)
                     .hint("see /proc/sys/user/max_pid_namespaces, max_mnt_namespaces, and ulimit -u"),
                 _ => Error::new(ErrorKind::Kernel, what),
