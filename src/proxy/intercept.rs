@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 use super::body::{Driver, RequestBody, ResponseBody};
+use super::client::Client;
 use super::connect;
 use super::exchange::{Answer, Exchange, Hop};
 use super::forward::{self, Link, Message, Way};
@@ -128,12 +129,8 @@ impl Inside {
         let start = match timeout(patience, &mut hello).await.map_err(late)? {
             Ok(start) => start,
             Err(error) => {
-                if let Some(mut client) = hello.take_io()
-                    && let Some(other) = client.other.take()
-                {
-                    self.exchange.other_name(&self.target, other);
-                    client.write_all(&WRONG_NAME).await?;
-                    client.shutdown().await?;
+                if let Some(client) = hello.take_io() {
+                    self.refuse(client).await?;
                 }
                 return Err(error);
             }
@@ -156,8 +153,24 @@ impl Inside {
             plain.alpn_protocols.clear();
             Arc::new(plain)
         };
-        let client = timeout(patience, start.into_stream(config)).await.map_err(late)??;
+        let client = match timeout(patience, start.into_stream(config).into_fallible()).await.map_err(late)? {
+            Ok(client) => client,
+            Err((error, client)) => {
+                self.refuse(client).await?;
+                return Err(error);
+            }
+        };
         self.converse(client, Scheme::Https, http2.then_some((room, ended)), origin).await
+    }
+
+    /// Tells of a client that asked for somebody else, if it did, and tells it.
+    async fn refuse(&self, mut client: Client) -> io::Result<()> {
+        if let Some(other) = client.other.take() {
+            self.exchange.other_name(&self.target, other);
+            client.write_all(&WRONG_NAME).await?;
+            client.shutdown().await?;
+        }
+        Ok(())
     }
 
     /// Begins TLS with the origin; says whether it speaks HTTP/2. Then `gone` is told of its end.

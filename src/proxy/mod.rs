@@ -43,6 +43,7 @@
 //! shall not be seen from outside.
 
 mod body;
+mod client;
 mod connect;
 mod decide;
 mod dial;

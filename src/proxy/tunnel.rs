@@ -12,8 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::TcpStream;
 
 use super::body::Driver;
+use super::client::Client;
 use super::dial::reset;
-use super::hello::{Client, WRONG_NAME};
+use super::hello::WRONG_NAME;
 use super::pulse::{Busy, Pulse, Watched};
 use crate::policy::DnsName;
 
@@ -114,7 +115,7 @@ async fn join(
     let (copied, mut client, origin) = both_ways(client, origin, Busy::cut_of(busy.as_ref())).await;
     if let (Some(other), Some(tell)) = (client.other.take(), tell) {
         tell(other);
-        // Nothing of the client's has reached the origin. It is told in its own words.
+        // No hello of that name has reached the origin, and no keys are there yet. It is told in its own words.
         let _ = client.write_all(&WRONG_NAME).await;
         let _ = client.shutdown().await;
     } else if copied.is_err() {

@@ -5,6 +5,7 @@ mod bounds;
 mod bulk;
 mod flood;
 mod forward;
+mod hellos;
 mod hostile;
 mod intercepted;
 mod network;
