@@ -164,7 +164,7 @@ pub enum PathError {
     /// `%` without two hexadecimal digits behind it.
     #[error("has a `%` that is no escape")]
     Escape,
-    /// `//`: some readers take it for one slash.
+    /// `//`, which some readers take for one slash, or `/;x/`, which some take for that.
     #[error("has an empty segment")]
     EmptySegment,
     /// `.` or `..`, however it is written.
@@ -173,6 +173,9 @@ pub enum PathError {
     /// A slash, a backslash or a control character that is escaped, once or more often.
     #[error("has an escaped slash, backslash or control character")]
     EscapedSeparator,
+    /// Escapes of bytes that are no UTF-8: some readers make other characters of them, dots and slashes among these.
+    #[error("has escapes that are no UTF-8")]
+    Encoding,
 }
 
 /// How often an escape may be escaped; no reader unpacks more.
@@ -181,8 +184,8 @@ const DEPTH: usize = 4;
 /// Reads a path, without its query, in the one way that rules and origin are to share.
 ///
 /// Escapes of characters that need none (`%61`) are undone, others get capital digits. What readers are known to disagree about
-/// is an error: empty segments, dot segments, escaped slashes and backslashes, control characters, and each of these behind
-/// any number of escapes or a `;` with parameters.
+/// is an error: empty segments, dot segments, escaped slashes and backslashes, control characters, bytes that are no UTF-8, and
+/// each of these behind any number of escapes or a `;` with parameters.
 ///
 /// # Errors
 /// [`PathError`]
@@ -217,8 +220,11 @@ pub fn canonical_path(path: &str) -> Result<String, PathError> {
     // Whoever unpacks once more than others do must find nothing there either.
     let mut reading = canonical.clone().into_bytes();
     for depth in 0..=DEPTH {
-        if has_dot_segment(&reading) {
-            return Err(PathError::DotSegment);
+        if let Some(error) = unstable_segment(&reading) {
+            return Err(error);
+        }
+        if std::str::from_utf8(&reading).is_err() {
+            return Err(PathError::Encoding);
         }
         let unpacked = unpack(&reading);
         if unpacked == reading {
@@ -234,10 +240,16 @@ pub fn canonical_path(path: &str) -> Result<String, PathError> {
     Ok(canonical)
 }
 
-fn has_dot_segment(path: &[u8]) -> bool {
-    // Servlet containers drop `;…` before they look for dots.
-    let name = |segment: &[u8]| segment.split(|byte| *byte == b';').next().map(<[u8]>::to_vec).unwrap_or_default();
-    path.split(|byte| *byte == b'/').any(|segment| [&b"."[..], b".."].contains(&name(segment).as_slice()))
+/// What is wrong with a path that some readers take a segment from.
+fn unstable_segment(path: &[u8]) -> Option<PathError> {
+    path.split(|byte| *byte == b'/').find_map(|segment| {
+        // Servlet containers drop `;…` before they look at what is there.
+        match segment.split(|byte| *byte == b';').next() {
+            Some(b"." | b"..") => Some(PathError::DotSegment),
+            Some(b"") if !segment.is_empty() => Some(PathError::EmptySegment),
+            _ => None,
+        }
+    })
 }
 
 /// The byte that an escape at the beginning stands for.
@@ -351,6 +363,17 @@ mod tests {
             ("GET https://a.example/v1/*", "GET", "/v1/%5cadmin", false),
             ("GET https://a.example/v1/*", "GET", "/v1/%00", false),
             ("GET https://a.example/v1/*", "GET", "/v1/%", false),
+            ("GET https://a.example/a/*/c", "GET", "/a/;/c", false),
+            ("GET https://a.example/a/*/c", "GET", "/a/;x=y/c", false),
+            ("GET https://a.example/a/*/c", "GET", "/a/%3B/c", false),
+            ("GET https://a.example/a/*/c", "GET", "/a/%253bx/c", false),
+            ("GET https://a.example/a/*", "GET", "/a/;", false),
+            ("GET https://a.example/a/*/c", "GET", "/a/b;x=y/c", true),
+            ("GET https://a.example/a/*/c", "GET", "/a/%c0%ae%c0%ae/c", false),
+            ("GET https://a.example/a/*/c", "GET", "/a/%c0%af..%c0%af/c", false),
+            ("GET https://a.example/a/*/c", "GET", "/a/%25c0%25ae/c", false),
+            ("GET https://a.example/a/*/c", "GET", "/a/%e9/c", false),
+            ("GET https://a.example/a/*/c", "GET", "/a/%C3%A9/c", true),
             ("GET https://a.example/v1/*", "GET", "/v1/a%20b%2Bc", true),
         ] {
             assert_eq!(permits(entry, method, path), expected, "{entry} {method} {path}");
@@ -360,12 +383,13 @@ mod tests {
     proptest! {
         /// What was read is read as itself again, and no reader finds a dot segment or another slash in it.
         #[test]
-        fn the_one_reading_is_its_own(path in "/(%25|%2e|%2f|%5c|\\.|/|;|[a-zA-Z0-9%~*:@-]){0,12}") {
+        fn the_one_reading_is_its_own(path in "/(%25|%2e|%2f|%3b|%5c|%c0|%ae|\\.|/|;|[a-zA-Z0-9%~*:@-]){0,12}") {
             if let Ok(canonical) = canonical_path(&path) {
                 prop_assert_eq!(canonical_path(&canonical), Ok(canonical.clone()));
                 let mut reading = canonical.clone().into_bytes();
                 for _ in 0..6 {
-                    prop_assert!(!has_dot_segment(&reading), "{}", canonical);
+                    prop_assert!(unstable_segment(&reading).is_none(), "{}", canonical);
+                    prop_assert!(std::str::from_utf8(&reading).is_ok(), "{}", canonical);
                     reading = unpack(&reading);
                     prop_assert_eq!(
                         reading.iter().filter(|byte| **byte == b'/').count(),
