@@ -34,7 +34,7 @@ pub enum DenialReason {
     NumericName,
     /// In a tunnel to it, TLS was begun for another host.
     OtherServerName {
-        /// The name that was asked for.
+        /// The name that was asked for; empty where it can't be read.
         name: String,
     },
     /// Rules say which requests may go there, and none covers this one.

@@ -200,7 +200,10 @@ impl Hub {
                 format!("the proxy's list has it, and it leads to {address}, {class}")
             }
             proxy::DenialReason::NumericName => "write the address the usual way".to_owned(),
-            proxy::DenialReason::OtherServerName { .. } => "TLS in its tunnel was for another host".to_owned(),
+            proxy::DenialReason::OtherServerName { name } if name.is_empty() => {
+                "TLS in its tunnel was for a host that can't be read".to_owned()
+            }
+            proxy::DenialReason::OtherServerName { name } => format!("TLS in its tunnel was for {}", bounded(name)),
             proxy::DenialReason::Request { method, path } => {
                 format!("the proxy's list has it for other requests than {} {}", bounded(method), bounded(path))
             }

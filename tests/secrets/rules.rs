@@ -82,9 +82,12 @@ fn tls_in_a_tunnel_is_for_the_tunnels_host() {
     };
     let fronted = format!("https://other.example:{TLS}/open");
     let to = format!("other.example:{TLS}:web.example:{TLS}");
-    let (status, shown, error) = ask(&["--allow", "web.example"], &fronted, &to);
+    let events = office.path("events").display().to_string();
+    let (status, shown, error) = ask(&["--allow", "web.example", "--events", &events], &fronted, &to);
     assert_eq!(status, Some(35), "{shown}{error}");
     assert!(error.contains("unrecognized name") && office.heard().is_empty(), "{error}");
+    let events = std::fs::read_to_string(events).unwrap();
+    assert!(events.contains("\"hint\":\"TLS in its tunnel was for other.example\""), "{events}");
     let (status, shown, error) = ask(&["--allow", "web.example", "--sni", "any"], &fronted, &to);
     assert_eq!((status, shown.as_str()), (Some(0), "open\n"), "{error}");
     // Where the tunnel is looked into, it is never for another.
