@@ -57,7 +57,7 @@ impl Waiting {
     /// Says what was lost in the place where it was.
     fn admit_loss(&mut self) {
         if self.lost > 0 {
-            self.texts.push_back(format!("ringfence: {} lines of the log found no room here\n", self.lost));
+            self.texts.push_back(format!("ringfence: warning: {} lines found no room here\n", self.lost));
             self.lost = 0;
             CHANGED.notify_all();
         }
