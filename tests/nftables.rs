@@ -942,3 +942,90 @@ fn what_others_prepare_meanwhile_is_not_taken_for_a_difference() {
         });
     });
 }
+
+#[test]
+fn nothing_is_left_out_or_told_twice_while_others_prepare_something() {
+    in_namespace(|| {
+        let (other, own) = (id(Family::Inet, "other"), id(Family::Inet, "own"));
+        let mut socket = Socket::open().unwrap();
+        // The other table is told first.
+        socket.commit(&add([Object::Table(table(&other))])).unwrap();
+        let hash = set(&own, "hash", &[Datatype::Ipv4Addr]);
+        let ranges = Set {
+            flags: SetFlags { interval: true, ..SetFlags::default() },
+            ..set(&own, "ranges", &[Datatype::Ipv4Addr])
+        };
+        let counter = |table: &TableId, n: u32| {
+            let (name, state) = (format!("counter-{n:04}"), State::Counter { bytes: 0, packets: 0 });
+            let (name, comment) = (ObjectName::new(&name).unwrap(), None);
+            StatefulObject { table: table.clone(), name, state, comment, extra: Extra::default() }
+        };
+        let element = |n: u32| Element::new(be32(n));
+        let range = |n: u32| [element(n), Element { interval_end: true, ..element(n + 5) }];
+        // More than one datagram of each.
+        let want = Ruleset {
+            tables: vec![table(&own)],
+            chains: (0..2000).map(|n| chain(&own, &format!("chain-{n:04}"), None)).collect(),
+            objects: (0..1500).map(|n| counter(&own, n)).collect(),
+            elements: vec![
+                (own.clone(), hash.name.clone(), (0..4000).map(|n| element(n * 99)).collect()),
+                (own.clone(), ranges.name.clone(), (1..2000).flat_map(|n| range(n * 10)).collect()),
+            ],
+            sets: vec![hash.clone(), ranges.clone()],
+            ..Ruleset::default()
+        };
+        socket.commit(&want.create()).unwrap();
+        let quiet = socket.ruleset().unwrap();
+        let names = |ruleset: &Ruleset| {
+            let chains = ruleset.chains.iter().map(|chain| chain.name.to_string());
+            let objects = ruleset.objects.iter().map(|object| object.name.to_string());
+            let elements = ruleset.elements.iter().flat_map(|(_, set, elements)| {
+                elements.iter().map(move |element| format!("{set} {:?} {}", element.key, element.interval_end))
+            });
+            let mut names: Vec<String> = chains.chain(objects).chain(elements).collect();
+            names.sort();
+            names
+        };
+        let expected = names(&quiet);
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let mut beside = Socket::open().unwrap();
+        std::thread::scope(|scope| {
+            let work = scope.spawn(|| {
+                // Prepared, and given up for its last part: the ruleset never changes.
+                let mut objects: Vec<Object> =
+                    (0..400).map(|n| Object::Chain(chain(&other, &format!("x{n}"), None))).collect();
+                objects.extend((0..400).map(|n| Object::Stateful(counter(&other, n))));
+                let elements = |set: &Set, elements: Vec<Element>| Object::Elements {
+                    table: own.clone(),
+                    set: set.name.clone(),
+                    elements,
+                };
+                objects.push(elements(&hash, (0..600).map(|n| element(n * 99 + 7)).collect()));
+                objects.push(elements(&ranges, (4000..4300).flat_map(|n| range(n * 10)).collect()));
+                objects.push(Object::Chain(chain(&id(Family::Inet, "nowhere"), "x", None)));
+                let transaction = add(objects);
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    beside.commit(&transaction).unwrap_err();
+                    // As long as nft(8) takes to start.
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            });
+            let mut conflicts = 0;
+            let mut wrong = Vec::new();
+            for _ in 0..30 {
+                match socket.ruleset() {
+                    Ok(have) if names(&have) == expected => {}
+                    Ok(have) => wrong.push(format!("{} things", names(&have).len())),
+                    // Nobody can tell, and that is what is said.
+                    Err(error) if error.kind() == ErrorKind::Conflict => conflicts += 1,
+                    Err(error) => wrong.push(error.chain()),
+                }
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            work.join().unwrap();
+            println!("{conflicts} of 30 could not be read");
+            assert!(wrong.is_empty(), "{} of 30, not {} things: {wrong:?}", wrong.len(), expected.len());
+            assert!(conflicts < 30, "nothing could be read");
+        });
+    });
+}

@@ -89,6 +89,8 @@ pub struct Socket {
     room: usize,
     /// The generations that its own commits made, the last of them.
     made: VecDeque<Generation>,
+    /// How many datagrams of answers it may still take.
+    left: usize,
 }
 
 // SAFETY: libmnl's socket is a file descriptor and an address in memory of its own; nothing in it belongs to a thread.
@@ -151,7 +153,15 @@ impl Socket {
             }
             .because(cause));
         };
-        let socket = Self { raw, seq: 1, buffer: vec![0; RECEIVE_LEN], seen: None, room: 0, made: VecDeque::new() };
+        let socket = Self {
+            raw,
+            seq: 1,
+            buffer: vec![0; RECEIVE_LEN],
+            seen: None,
+            room: 0,
+            made: VecDeque::new(),
+            left: usize::MAX,
+        };
         // SAFETY: the socket is alive.
         if unsafe { mnl_sys::mnl_socket_bind(raw.as_ptr(), 0, mnl_sys::MNL_SOCKET_AUTOPID) } < 0 {
             return Err(Error::new(ErrorKind::Io, WHAT).because(io::Error::last_os_error()));
@@ -211,7 +221,15 @@ impl Socket {
         // The handle closes it from here on.
         let _ = fd.into_raw_fd();
         let made = self.made.clone();
-        Ok(Self { raw, seq: self.seq, buffer: vec![0; RECEIVE_LEN], seen: self.seen, room: self.room, made })
+        Ok(Self {
+            raw,
+            seq: self.seq,
+            buffer: vec![0; RECEIVE_LEN],
+            seen: self.seen,
+            room: self.room,
+            made,
+            left: self.left,
+        })
     }
 
     /// Commits a transaction: all of it or, on error, nothing. Gives the generation that it made.

@@ -1,6 +1,5 @@
 //! What rules counted.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::audit::verdict_of;
 use crate::kernel::nftables::Socket;
-use crate::nft::{CmpOp, Expr, Handle, MetaKey, Rule, TableId, Verdict};
+use crate::nft::{ChainName, CmpOp, Expr, Handle, MetaKey, Rule, Ruleset, TableId, Verdict};
 use crate::{Error, ErrorKind, Result};
 
 /// What the rules of a sandbox, or of a host's table, counted so far.
@@ -133,50 +132,73 @@ impl Counters {
 
 /// The rules whose counts are read.
 #[derive(Debug)]
-pub(super) struct Rules {
-    tables: Vec<TableId>,
-    /// The numbers of each table and of its rules, where a program may make others of the same names. The kernel gives none twice.
-    own: Option<Vec<(Handle, HashSet<Handle>)>>,
+pub(super) enum Rules {
+    /// All that tables of these names have.
+    All(Vec<TableId>),
+    /// Those that were there, where a program may make others of the same names.
+    Own(Vec<Own>),
+}
+
+/// Of a table, and of its chains by name. Nothing of what is not there.
+type Uses = (Option<u32>, Vec<(ChainName, Option<u32>)>);
+
+/// What is known of a table before there is anybody who could change it. The kernel gives no number twice.
+#[derive(Debug)]
+pub(super) struct Own {
+    table: TableId,
+    number: Option<Handle>,
+    /// How many things are in the table, and how often each chain is used.
+    counts: Uses,
+    rules: Vec<(ChainName, Handle)>,
 }
 
 impl Rules {
     /// All that tables of these names have.
     pub(super) fn of(tables: impl IntoIterator<Item = TableId>) -> Self {
-        Self { tables: tables.into_iter().collect(), own: None }
+        Self::All(tables.into_iter().collect())
     }
 
     /// Those that are there now, and no others later. To be called before a program is there that could change them.
     pub(super) fn now(socket: &mut Socket, tables: impl IntoIterator<Item = TableId>) -> Result<Self> {
-        let mut rules = Self::of(tables);
-        let numbers = |table: &TableId| {
+        let own = tables.into_iter().map(|table| {
             let gone = || Error::new(ErrorKind::Verify, format!("table {table} is not there"));
-            let handle = socket.table_handle(table)?.ok_or_else(gone)?;
-            let ruleset = socket.table(table)?.ok_or_else(gone)?;
-            Ok((handle, ruleset.rules.iter().filter_map(|rule| rule.handle).collect()))
-        };
-        rules.own = Some(rules.tables.iter().map(numbers).collect::<Result<_>>()?);
-        Ok(rules)
+            let number = socket.table_handle(&table)?;
+            let Ruleset { chains, rules, .. } = socket.table(&table)?.ok_or_else(gone)?;
+            let rules = rules.into_iter().filter_map(|rule| Some((rule.chain, rule.handle?))).collect();
+            let counts = counts(socket, &table, chains.into_iter().map(|chain| chain.name))?;
+            Ok(Own { table, number, counts, rules })
+        });
+        own.collect::<Result<_>>().map(Self::Own)
     }
 
     /// What each rule that counts and decides has counted, and whether all are still there, and no others.
+    ///
+    /// Own rules are asked for one by one, so that it takes no longer whatever else was put into their tables.
     pub(super) fn read(&self, socket: &mut Socket) -> Result<(Vec<Counted>, bool)> {
         let (mut counted, mut intact) = (Vec::new(), true);
-        for (place, table) in self.tables.iter().enumerate() {
-            let own = self.own.as_ref().and_then(|own| own.get(place));
-            let found = socket.table(table)?;
-            // Asked afterwards: if it is the same number then, it was the same table all along.
-            let same = match own {
-                Some((handle, _)) => socket.table_handle(table)? == Some(*handle),
-                None => true,
-            };
-            let Some(ruleset) = found.filter(|_| same) else {
-                intact = false;
-                continue;
-            };
-            let ours = |rule: &Rule| own.is_none_or(|(_, rules)| rule.handle.is_some_and(|rule| rules.contains(&rule)));
-            let rules: Vec<&Rule> = ruleset.rules.iter().filter(|rule| ours(rule)).collect();
-            intact &= rules.len() == ruleset.rules.len() && own.is_none_or(|(_, own)| own.len() == rules.len());
-            counted.extend(rules.into_iter().filter_map(Counted::of));
+        match self {
+            Self::All(tables) => {
+                for table in tables {
+                    let found = socket.table(table)?;
+                    intact &= found.is_some();
+                    let rules = found.map(|ruleset| ruleset.rules).unwrap_or_default();
+                    counted.extend(rules.iter().filter_map(Counted::of));
+                }
+            }
+            Self::Own(tables) => {
+                for Own { table, number, counts: before, rules } in tables {
+                    let found = rules.iter().map(|(chain, handle)| socket.rule(table, chain, *handle));
+                    let found: Vec<Option<Rule>> = found.collect::<Result<_>>()?;
+                    let now = counts(socket, table, before.1.iter().map(|(chain, _)| chain.clone()))?;
+                    // Asked afterwards: if it is the same number then, it was the same table all along.
+                    if socket.table_handle(table)? != *number {
+                        intact = false;
+                        continue;
+                    }
+                    intact &= now == *before && found.iter().all(Option::is_some);
+                    counted.extend(found.iter().flatten().filter_map(Counted::of));
+                }
+            }
         }
         Ok((counted, intact))
     }
@@ -194,6 +216,16 @@ impl Rules {
         }
         Ok((logged, intact))
     }
+}
+
+/// How many things are in a table, and how often these chains of it are used.
+fn counts(socket: &mut Socket, table: &TableId, chains: impl IntoIterator<Item = ChainName>) -> Result<Uses> {
+    let chains = chains.into_iter().map(|chain| {
+        let uses = socket.chain_uses(table, &chain)?;
+        Ok((chain, uses))
+    });
+    let chains = chains.collect::<Result<_>>()?;
+    Ok((socket.table_uses(table)?, chains))
 }
 
 #[cfg(test)]

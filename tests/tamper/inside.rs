@@ -114,6 +114,37 @@ fn with_the_rules_inside_gone_the_hosts_side_lets_out_no_more() {
     assert!(!ports().contains(&80), "{:?}", ports());
 }
 
+/// Chains without number, and elements that lead to them and have run out: until the next commit the kernel counts their jumps, and tells of none.
+#[test]
+fn what_can_not_be_read_in_whole_is_mended_all_the_same() {
+    let Some(world) = world() else { return };
+    let chains = 120;
+    let mut script = String::from("flush chain inet ringfence output\n");
+    (0..chains).for_each(|chain| script += &format!("add chain inet ringfence k{chain}\n"));
+    script += "add map inet ringfence zz { type ipv4_addr : verdict; flags interval, timeout; }\n";
+    let elements = (0..chains).map(|n| format!("198.51.100.{} timeout 1ms : jump k{n}", n * 2));
+    script += &format!("add element inet ringfence zz {{ {} }}\n", elements.collect::<Vec<_>>().join(", "));
+    let path = world.directory().join("harm.nft");
+    std::fs::write(&path, script).unwrap();
+    let harm = format!("-f {}", path.display());
+
+    let fenced = Fenced::start(&world, "filled", "");
+    let before = fenced.rules();
+    good(fenced.nft(&harm));
+    fenced.told_of(1);
+    assert!(same(&fenced.rules(), &before));
+    let (status, said) = fenced.end();
+    assert_eq!(status, Some(1), "{said}");
+
+    // What the rules counted is read at the end, with those things there.
+    let fenced = Fenced::start(&world, "filled-up", "--tampering report --keep-caps NET_ADMIN --user 0:0");
+    good(fenced.nft(&harm));
+    fenced.told_of(1);
+    let (status, said) = fenced.end();
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("rules inside are not those that were made"), "{said}");
+}
+
 /// How long it takes, for the documentation: no test of a time.
 #[test]
 fn how_soon() {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::whole::Uses;
+use super::whole::{Seen, place, same_elements};
 use super::{ATTEMPTS, MAX_DATAGRAMS, Received, Socket, refusal, verify};
 use crate::kernel::refusal::undecodable;
 use crate::nft::{Chain, ChainName, Element, Handle, Object, Rule, Ruleset, SetName, StatefulObject, Table, TableId};
@@ -14,7 +14,16 @@ use crate::{Error, ErrorKind, Result};
 pub(super) struct Answer {
     /// The ruleset changed meanwhile, or part of the answer was lost.
     pub interrupted: bool,
+    /// How many datagrams had something to tell. One of a dump is made in one go, and nothing can come between.
+    pub parts: usize,
     pub refused: Option<Acknowledgement>,
+}
+
+impl Answer {
+    /// How many looks in a row must tell the same, of things that the kernel does not count. None if this was none.
+    fn looks(&self) -> Option<usize> {
+        (!self.interrupted).then_some(if self.parts > 1 { 2 } else { 1 })
+    }
 }
 
 impl Socket {
@@ -25,37 +34,65 @@ impl Socket {
     /// # Errors
     ///
     /// [`ErrorKind::Decode`] when something in it has a name that is no UTF-8,
-    /// [`ErrorKind::Conflict`] when the ruleset kept changing while it was read, and as [`Self::generation`].
+    /// [`ErrorKind::Conflict`] when the ruleset kept changing while it was read,
+    /// [`ErrorKind::Unsupported`] when it has a rule that the kernel can't tell of, and as [`Self::generation`].
     pub fn table(&mut self, id: &TableId) -> Result<Option<Ruleset>> {
-        self.snapshot(|socket| socket.whole_table(id))
+        let alike = |a: &Option<Seen>, b: &Option<Seen>| match (a, b) {
+            (Some(a), Some(b)) => a.alike(b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        let judge = |socket: &mut Self, seen: &Option<Seen>| {
+            seen.as_ref().map_or(Ok(()), |seen| socket.has_room_for_all(seen, false))
+        };
+        let seen = self.snapshot(alike, judge, |socket| socket.whole_table(id))?;
+        Ok(seen.map(|seen| seen.ruleset))
     }
 
-    /// [`Self::table`], were it not for others: what they change meanwhile, in this table or elsewhere, is seen or not.
+    /// Reads what there is of some tables, in bounded time whatever others do: it looks once, and takes no more datagrams than `most`.
     ///
-    /// Whoever commits without pause can't keep this from an answer.
+    /// What others change or prepare meanwhile is seen or not. The socket is used up, for a dump may be left unfinished in it.
     ///
     /// # Errors
     ///
-    /// As [`Self::table`], without the conflict.
-    pub fn glimpse(&mut self, id: &TableId) -> Result<Option<Ruleset>> {
-        self.whole_table(id).map(|(table, _)| table)
+    /// [`ErrorKind::Conflict`] when there is more than that, or when not all rules were told, and as [`Self::table`].
+    pub fn glimpse<'a>(mut self, tables: impl IntoIterator<Item = &'a TableId>, most: usize) -> Result<Ruleset> {
+        self.left = most;
+        let mut have = Ruleset::default();
+        for id in tables {
+            let (Some(seen), _) = self.whole_table(id)? else { continue };
+            if !seen.counts_agree() {
+                let what = format!("not all rules of table {id} were told");
+                return Err(Error::new(ErrorKind::Conflict, what));
+            }
+            let there = seen.ruleset;
+            have.tables.extend(there.tables);
+            have.chains.extend(there.chains);
+            have.objects.extend(there.objects);
+            have.flowtables.extend(there.flowtables);
+            have.sets.extend(there.sets);
+            have.elements.extend(there.elements);
+            have.rules.extend(there.rules);
+        }
+        Ok(have)
     }
 
-    fn whole_table(&mut self, id: &TableId) -> Result<(Option<Ruleset>, bool)> {
-        let mut table = None;
+    fn whole_table(&mut self, id: &TableId) -> Result<(Option<Seen>, Option<usize>)> {
+        let mut seen = None;
         let answer = self.ask(Request::table(id), false, |message| {
-            table = Some(nftables::decode(message).map_err(undecodable)?);
+            if let Object::Table(table) = nftables::decode(message).map_err(undecodable)? {
+                seen.insert(Seen::default()).table(table, nftables::count(message).map_err(undecodable)?);
+            }
             Ok(())
         })?;
-        match (answer.refused, table) {
-            (Some(refused), _) if refused.errno == libc::ENOENT => Ok((None, false)),
+        match (answer.refused, seen) {
+            (Some(refused), _) if refused.errno == libc::ENOENT => Ok((None, Some(1))),
             (Some(refused), _) => Err(refusal::of_question(&format!("read table {id}"), &refused)),
-            (None, Some(Object::Table(table))) => {
-                let mut ruleset = Ruleset { tables: vec![table], ..Ruleset::default() };
-                let interrupted = self.contents(Some(id), &mut ruleset)?;
-                Ok((Some(ruleset), interrupted))
+            (None, Some(mut seen)) => {
+                let complete = self.contents(Some(id), &mut seen)?;
+                let looks = complete.then(|| seen.looks());
+                Ok((Some(seen), looks))
             }
-            (None, _) => Err(Error::new(ErrorKind::Decode, format!("the answer about table {id} holds no table"))),
+            (None, None) => Err(Error::new(ErrorKind::Decode, format!("the answer about table {id} holds no table"))),
         }
     }
 
@@ -65,10 +102,12 @@ impl Socket {
     ///
     /// As [`Self::table`].
     pub fn tables(&mut self) -> Result<Vec<Table>> {
-        self.snapshot(|socket| {
+        let alike =
+            |a: &Vec<Table>, b: &Vec<Table>| a.iter().map(|table| &table.id).eq(b.iter().map(|table| &table.id));
+        self.snapshot(alike, passed, |socket| {
             let mut tables = Vec::new();
-            let interrupted = socket.dump_tables(&mut tables)?;
-            Ok((tables, interrupted))
+            let answer = socket.dump_tables(|table, _| tables.push(table))?;
+            Ok((tables, answer.looks()))
         })
     }
 
@@ -80,21 +119,25 @@ impl Socket {
     ///
     /// As [`Self::tables`].
     pub fn chains(&mut self) -> Result<Vec<Result<Chain, DecodeError>>> {
-        self.snapshot(|socket| {
-            let mut chains = Vec::new();
-            let answer = socket.ask(Request::chains(None), true, |message| {
-                match nftables::decode(message) {
-                    Ok(Object::Chain(chain)) => chains.push(Ok(chain)),
-                    Ok(_) => {}
-                    Err(error) => chains.push(Err(error)),
+        self.snapshot(
+            |a: &Vec<_>, b| same_chains(a, b),
+            passed,
+            |socket| {
+                let mut chains = Vec::new();
+                let answer = socket.ask(Request::chains(None), true, |message| {
+                    match nftables::decode(message) {
+                        Ok(Object::Chain(chain)) => chains.push(Ok(chain)),
+                        Ok(_) => {}
+                        Err(error) => chains.push(Err(error)),
+                    }
+                    Ok(())
+                })?;
+                match answer.refused {
+                    Some(refused) => Err(refusal::of_question("list chains", &refused)),
+                    None => Ok((chains, answer.looks())),
                 }
-                Ok(())
-            })?;
-            match answer.refused {
-                Some(refused) => Err(refusal::of_question("list chains", &refused)),
-                None => Ok((chains, answer.interrupted)),
-            }
-        })
+            },
+        )
     }
 
     /// Reads the elements of one set. `None` when the set or its table is not there.
@@ -103,7 +146,10 @@ impl Socket {
     ///
     /// As [`Self::table`].
     pub fn elements(&mut self, table: &TableId, set: &SetName) -> Result<Option<Vec<Element>>> {
-        self.snapshot(|socket| {
+        let alike = |a: &Option<Vec<Element>>, b: &Option<Vec<Element>>| {
+            same_elements(a.as_deref().unwrap_or_default(), b.as_deref().unwrap_or_default())
+        };
+        self.snapshot(alike, passed, |socket| {
             let mut all = Vec::new();
             let answer = socket.ask(Request::elements(table, set), true, |message| {
                 if let Object::Elements { elements, .. } = nftables::decode(message).map_err(undecodable)? {
@@ -112,8 +158,12 @@ impl Socket {
                 Ok(())
             })?;
             match answer.refused {
-                None => Ok((Some(all), answer.interrupted)),
-                Some(refused) if refused.errno == libc::ENOENT => Ok((None, false)),
+                None => {
+                    let looks = answer.looks();
+                    once(&mut all);
+                    Ok((Some(all), looks))
+                }
+                Some(refused) if refused.errno == libc::ENOENT => Ok((None, Some(1))),
                 Some(refused) => Err(refusal::of_question(&format!("list elements of set {table} {set}"), &refused)),
             }
         })
@@ -123,14 +173,17 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// As [`Self::table`].
+    /// As [`Self::table`]. Where the kernel can't tell of a rule, it is looked for, for some seconds, to name its handle.
     pub fn ruleset(&mut self) -> Result<Ruleset> {
-        self.snapshot(|socket| {
-            let mut ruleset = Ruleset::default();
-            let interrupted = socket.dump_tables(&mut ruleset.tables)?;
-            let more = socket.contents(None, &mut ruleset)?;
-            Ok((ruleset, interrupted | more))
-        })
+        let judge = |socket: &mut Self, seen: &Seen| socket.has_room_for_all(seen, true);
+        let seen = self.snapshot(Seen::alike, judge, |socket| {
+            let mut seen = Seen::default();
+            let tables = socket.dump_tables(|table, count| seen.table(table, count))?;
+            let complete = socket.contents(None, &mut seen)?;
+            let looks = tables.looks().filter(|_| complete).map(|looks| looks.max(seen.looks()));
+            Ok((seen, looks))
+        })?;
+        Ok(seen.ruleset)
     }
 
     /// Reads the stateful objects of a table and starts their counts anew.
@@ -193,6 +246,43 @@ impl Socket {
         Ok(all)
     }
 
+    /// Reads one rule. `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::table`].
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn rule(&mut self, table: &TableId, chain: &ChainName, rule: Handle) -> Result<Option<Rule>> {
+        let read = |message: &Message<'_>| match nftables::decode(message).map_err(undecodable)? {
+            Object::Rule(rule) => Ok(Some(rule)),
+            _ => Ok(None),
+        };
+        self.one(Request::rule(table, chain, rule), &format!("read a rule of chain {table} {chain}"), read)
+    }
+
+    /// How many chains, sets of a name, stateful objects and flowtables are in a table. `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::table`].
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn table_uses(&mut self, id: &TableId) -> Result<Option<u32>> {
+        self.one(Request::table(id), &format!("read table {id}"), |message| {
+            nftables::count(message).map_err(undecodable)
+        })
+    }
+
+    /// How many rules are in a chain and how many jumps lead to it. `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::table`].
+    pub(crate) fn chain_uses(&mut self, table: &TableId, chain: &ChainName) -> Result<Option<u32>> {
+        self.one(Request::chain(table, chain), &format!("read chain {table} {chain}"), |message| {
+            nftables::count(message).map_err(undecodable)
+        })
+    }
+
     /// The number of a table, which no other table of its namespace ever had. `None` when it is not there.
     ///
     /// # Errors
@@ -200,7 +290,9 @@ impl Socket {
     /// As [`Self::table`].
     #[doc(alias = "NFTA_TABLE_HANDLE")]
     pub fn table_handle(&mut self, id: &TableId) -> Result<Option<Handle>> {
-        self.handle(Request::table(id), &format!("read table {id}"))
+        self.one(Request::table(id), &format!("read table {id}"), |message| {
+            nftables::handle(message).map_err(undecodable)
+        })
     }
 
     /// The number of a chain, by which it is renamed. `None` when it is not there.
@@ -209,17 +301,24 @@ impl Socket {
     ///
     /// As [`Self::table`].
     pub fn chain_handle(&mut self, table: &TableId, chain: &ChainName) -> Result<Option<Handle>> {
-        self.handle(Request::chain(table, chain), &format!("read chain {table} {chain}"))
+        self.one(Request::chain(table, chain), &format!("read chain {table} {chain}"), |message| {
+            nftables::handle(message).map_err(undecodable)
+        })
     }
 
-    fn handle(&mut self, request: Request, question: &str) -> Result<Option<Handle>> {
-        let mut handle = None;
+    fn one<T>(
+        &mut self,
+        request: Request,
+        question: &str,
+        read: impl Fn(&Message<'_>) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let mut found = None;
         let answer = self.ask(request, false, |message| {
-            handle = nftables::handle(message).map_err(undecodable)?;
+            found = read(message)?;
             Ok(())
         })?;
         match answer.refused {
-            None => Ok(handle),
+            None => Ok(found),
             Some(refused) if refused.errno == libc::ENOENT => Ok(None),
             Some(refused) => Err(refusal::of_question(question, &refused)),
         }
@@ -235,18 +334,10 @@ impl Socket {
     /// [`ErrorKind::Verify`], naming the first difference, and as [`Self::table`].
     pub fn verify(&mut self, want: &Ruleset) -> Result<()> {
         for table in &want.tables {
-            let mut difference = None;
-            for _ in 0..ATTEMPTS {
-                difference = match self.table(&table.id)? {
-                    Some(have) => verify::difference(&table.id, want, &have),
-                    None => Some(format!("table {} is not there", table.id)),
-                };
-                // Where a transaction of somebody else's is given up during a dump, an object may be left out of it, and nothing tells. What is
-                // really different stays so.
-                if difference.is_none() {
-                    break;
-                }
-            }
+            let difference = match self.table(&table.id)? {
+                Some(have) => verify::difference(&table.id, want, &have),
+                None => Some(format!("table {} is not there", table.id)),
+            };
             if let Some(difference) = difference {
                 return Err(Error::new(ErrorKind::Verify, difference));
             }
@@ -254,62 +345,82 @@ impl Socket {
         Ok(())
     }
 
-    /// Reads under a generation that is the same before and after, or again.
-    fn snapshot<T>(&mut self, mut read: impl FnMut(&mut Self) -> Result<(T, bool)>) -> Result<T> {
+    /// Reads under a generation that is the same before and after, or again. Every look says how many like it, in a row, are needed to be
+    /// believed; what they tell is judged once more in the end.
+    ///
+    /// Who prepares a transaction and gives it up, as `nft -c` does, makes no generation, and moves what a dump counts its place by: things are told
+    /// twice then, or not at all.
+    fn snapshot<T>(
+        &mut self,
+        alike: impl Fn(&T, &T) -> bool,
+        judge: impl Fn(&mut Self, &T) -> Result<()>,
+        mut read: impl FnMut(&mut Self) -> Result<(T, Option<usize>)>,
+    ) -> Result<T> {
+        let mut before_that: Option<(T, usize)> = None;
         for _ in 0..ATTEMPTS {
             // Seen at any time before: the same number afterwards means that nothing has changed since then, so not during the read.
             let before = self.last_seen()?;
-            let outcome = read(self);
+            let mut outcome = read(self).map(|(value, looks)| {
+                let last = before_that.take().filter(|(last, _)| alike(last, &value));
+                (value, last.map_or(1, |(_, row)| row + 1), looks)
+            });
+            let believed = matches!(outcome, Ok((_, row, Some(looks))) if row >= looks);
+            if believed && let Ok((value, ..)) = &outcome {
+                let judged = judge(self, value);
+                outcome = judged.and(outcome);
+            }
             // An object may vanish between the list that names it and the question about it: that is a change as well.
             let same = self.generation()? == before;
             match outcome {
-                Ok((value, false)) if same => return Ok(value),
+                Ok((value, ..)) if same && believed => return Ok(value),
+                Ok((value, row, Some(_))) if same => before_that = Some((value, row)),
                 Err(error) if same => return Err(error),
                 _ => {}
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "the ruleset kept changing while it was read"))
+        Err(Error::new(ErrorKind::Conflict, "the ruleset kept changing, or being about to, while it was read"))
     }
 
-    fn dump_tables(&mut self, tables: &mut Vec<Table>) -> Result<bool> {
-        self.dump(Request::tables(), "tables", |object| {
+    fn dump_tables(&mut self, mut each: impl FnMut(Table, Option<u32>)) -> Result<Answer> {
+        let mut known = HashSet::new();
+        self.dump_messages(Request::tables(), "tables", |object, message| {
             if let Object::Table(table) = object
-                && !tables.contains(&table)
+                && known.insert(table.id.clone())
             {
-                tables.push(table);
+                each(table, nftables::count(message).map_err(undecodable)?);
             }
+            Ok(())
         })
     }
 
-    /// Adds sets, chains, elements and rules, of one table or of all. Tells whether the dumps were interrupted.
-    fn contents(&mut self, id: Option<&TableId>, ruleset: &mut Ruleset) -> Result<bool> {
-        let Ruleset { sets, chains, elements, rules, objects, flowtables, .. } = ruleset;
+    /// Adds sets, chains, elements and rules, of one table or of all. Tells whether no dump was interrupted.
+    fn contents(&mut self, id: Option<&TableId>, seen: &mut Seen) -> Result<bool> {
         // Kernels filter dumps by family alone, or by table too, depending on the object and their age.
         let wanted = |table: &TableId| id.is_none_or(|id| id == table);
         // The kernel goes on with a dump behind as many objects as it has told, and counts objects of a transaction that is not committed yet among
         // them: some are told twice then, without a word of warning.
         let (mut known_sets, mut known_chains, mut known_rules) = (HashSet::new(), HashSet::new(), HashSet::new());
-        let mut interrupted = self.dump(Request::sets(id), "sets", |object| {
+        let (mut known_objects, mut known_flowtables) = (HashSet::new(), HashSet::new());
+        let sets = self.dump_messages(Request::sets(id), "sets", |object, message| {
             if let Object::Set(set) = object
                 && wanted(&set.table)
                 && known_sets.insert((set.table.clone(), set.name.clone()))
             {
-                sets.push(set);
+                seen.set(set, nftables::count(message).map_err(undecodable)?);
             }
+            Ok(())
         })?;
-        let mut uses = Uses::new();
-        interrupted |= self.dump_messages(Request::chains(id), "chains", |object, message| {
+        let chains = self.dump_messages(Request::chains(id), "chains", |object, message| {
             if let Object::Chain(chain) = object
                 && wanted(&chain.table)
                 && known_chains.insert((chain.table.clone(), chain.name.clone()))
             {
-                if let Some(count) = nftables::uses(message).map_err(undecodable)? {
-                    uses.insert((chain.table.clone(), chain.name.clone()), count);
-                }
-                chains.push(chain);
+                seen.chain(chain, nftables::count(message).map_err(undecodable)?);
             }
             Ok(())
         })?;
+        let Ruleset { rules, objects, flowtables, .. } = &mut seen.ruleset;
+        let mut interrupted = sets.interrupted | chains.interrupted;
         interrupted |= self.dump(Request::rules(id), "rules", |object| {
             if let Object::Rule(rule) = object
                 && wanted(&rule.table)
@@ -321,6 +432,7 @@ impl Socket {
         interrupted |= self.dump(Request::objects(id), "stateful objects", |object| {
             if let Object::Stateful(object) = object
                 && wanted(&object.table)
+                && known_objects.insert((object.table.clone(), object.name.clone(), object.state.kind()))
             {
                 objects.push(object);
             }
@@ -328,32 +440,34 @@ impl Socket {
         interrupted |= self.dump(Request::flowtables(id), "flowtables", |object| {
             if let Object::Flowtable(flowtable) = object
                 && wanted(&flowtable.table)
+                && known_flowtables.insert((flowtable.table.clone(), flowtable.name.clone()))
             {
                 flowtables.push(flowtable);
             }
         })?;
-        for set in sets.iter() {
+        for place in 0..seen.ruleset.sets.len() {
+            let set = &seen.ruleset.sets[place];
+            let (table, name) = (set.table.clone(), set.name.clone());
             let mut all: Vec<Element> = Vec::new();
-            let request = Request::elements(&set.table, &set.name);
-            interrupted |= self.dump(request, "elements", |object| {
+            let answer = self.dump_messages(Request::elements(&table, &name), "elements", |object, _| {
                 if let Object::Elements { elements, .. } = object {
                     all.extend(elements);
                 }
+                Ok(())
             })?;
-            set.drop_stray_ends(&mut all);
-            if !all.is_empty() {
-                let entry: (TableId, SetName, Vec<Element>) = (set.table.clone(), set.name.clone(), all);
-                elements.push(entry);
-            }
+            interrupted |= answer.interrupted;
+            once(&mut all);
+            seen.elements(place, all, answer.parts);
         }
-        Ok(interrupted || !self.is_whole(ruleset, &uses)?)
+        Ok(!interrupted)
     }
 
     fn dump(&mut self, request: Request, what: &str, mut each: impl FnMut(Object)) -> Result<bool> {
-        self.dump_messages(request, what, |object, _| {
+        let answer = self.dump_messages(request, what, |object, _| {
             each(object);
             Ok(())
-        })
+        })?;
+        Ok(answer.interrupted)
     }
 
     fn dump_messages(
@@ -361,12 +475,12 @@ impl Socket {
         request: Request,
         what: &str,
         mut each: impl FnMut(Object, &Message<'_>) -> Result<()>,
-    ) -> Result<bool> {
+    ) -> Result<Answer> {
         let answer =
             self.ask(request, true, |message| each(nftables::decode(message).map_err(undecodable)?, message))?;
         match answer.refused {
             Some(refused) => Err(refusal::of_question(&format!("list {what}"), &refused)),
-            None => Ok(answer.interrupted),
+            None => Ok(answer),
         }
     }
 
@@ -380,11 +494,16 @@ impl Socket {
         let seq = self.seq;
         self.seq = self.seq.wrapping_add(1);
         self.send(&request.numbered(seq))?;
-        let mut answer = Answer { interrupted: false, refused: None };
+        let mut answer = Answer { interrupted: false, parts: 0, refused: None };
         let mut outcome = Ok(());
         for _ in 0..MAX_DATAGRAMS {
             let len = match self.receive()? {
-                Received::Datagram(len) => len,
+                Received::Datagram(len) => {
+                    self.left = self.left.checked_sub(1).ok_or_else(|| {
+                        Error::new(ErrorKind::Conflict, "there is more in the ruleset than was to be looked at")
+                    })?;
+                    len
+                }
                 Received::Lost => {
                     answer.interrupted = true;
                     continue;
@@ -394,6 +513,7 @@ impl Socket {
                     continue;
                 }
             };
+            let mut told = false;
             for message in netlink::messages(&self.buffer[..len]) {
                 let message = message.map_err(undecodable)?;
                 // Late answers to a question that was given up.
@@ -414,6 +534,7 @@ impl Socket {
                 if message.header.kind == netlink::OVERRUN {
                     answer.interrupted = true;
                 } else if outcome.is_ok() {
+                    answer.parts += usize::from(!std::mem::replace(&mut told, true));
                     // After an error the rest of a dump is still read: with one under way the kernel starts no other.
                     outcome = each(&message);
                 }
@@ -424,4 +545,25 @@ impl Socket {
         }
         Err(Error::new(ErrorKind::Kernel, "the kernel's answer does not end"))
     }
+}
+
+/// Of what is believed as it was told.
+fn passed<T>(_: &mut Socket, _: &T) -> Result<()> {
+    Ok(())
+}
+
+/// Leaves one of each element. A set that is being made larger is told in part twice.
+fn once(elements: &mut Vec<Element>) {
+    let mut known = HashSet::with_capacity(elements.len());
+    let first: Vec<bool> = elements.iter().map(|element| known.insert(place(element))).collect();
+    if known.len() < first.len() {
+        let mut first = first.into_iter();
+        elements.retain(|_| first.next().unwrap_or(true));
+    }
+}
+
+fn same_chains(a: &[Result<Chain, DecodeError>], b: &[Result<Chain, DecodeError>]) -> bool {
+    let named =
+        |chain: &Result<Chain, DecodeError>| chain.as_ref().ok().map(|chain| (chain.table.clone(), chain.name.clone()));
+    a.iter().map(named).eq(b.iter().map(named))
 }

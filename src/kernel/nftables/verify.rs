@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::Duration;
 
-use crate::nft::{Chain, Data, Element, Rule, Ruleset, Set, TableId, still_element, still_rule, still_set};
+use super::whole::place;
+use crate::nft::{Chain, Element, Rule, Ruleset, Set, TableId, still_element, still_rule, still_set};
 
 /// The coarsest clock of a kernel ticks a hundred times a second, and timeouts are rounded to it.
 const TICK: Duration = Duration::from_millis(10);
@@ -56,11 +57,6 @@ fn pairs<T: PartialEq + std::fmt::Debug>(what: &str, want: &[(String, T)], have:
     }
     let different = want.iter().zip(have).find(|(want, have)| want != have);
     different.map(|((name, want), (_, have))| differs(&format!("{what} {name}"), want, have))
-}
-
-/// What identifies an element.
-fn place(element: &Element) -> (&Data, Option<&Data>, bool, bool) {
-    (&element.key, element.key_end.as_ref(), element.interval_end, element.catch_all)
 }
 
 fn elements(set: &Set, want: &Ruleset, have: &Ruleset) -> Option<String> {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::kernel::nftables::Change;
+use crate::kernel::netns::Netns;
+use crate::kernel::nftables::{Change, Socket};
 use crate::nft::{Data, Element, Object, Ruleset, Table, Transaction, Verb, diff};
 use crate::plan::{SLACK, elements_inside};
 
@@ -16,6 +17,13 @@ const DRIFT: Duration = Duration::from_secs(10);
 /// How often a difference has to be read before it is believed. A transaction of somebody else's that is given up during a dump leaves objects out of
 /// it.
 const LOOKS: usize = 3;
+
+/// How many datagrams of 32 KiB a look at the rules may take, beside those of what is promised. Whoever fills the tables, to keep mending busy with
+/// reading, gets them made anew.
+const GLIMPSE: usize = 256;
+
+/// How many elements are in each of them, at least.
+const IN_DATAGRAM: usize = 64;
 
 impl Turn {
     /// Says whether somebody else changed the rules inside, and which of what was heard tells of it: none where only a look at the
@@ -54,7 +62,7 @@ impl Turn {
     /// # Errors
     ///
     /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) when somebody else owns the table, or as
-    /// [`Socket::commit`](crate::kernel::nftables::Socket::commit).
+    /// [`Socket::commit`].
     pub(in crate::sandbox) fn mend(mut self, want: &Ruleset) -> Result<()> {
         let steps = self.difference(want);
         let rules = &mut self.inside()?.rules;
@@ -74,19 +82,11 @@ impl Turn {
 
     /// What it takes to make the rules inside what they should be.
     fn difference(&mut self, want: &Ruleset) -> Result<Transaction> {
-        let rules = &mut self.inside()?.rules;
-        let mut have = Ruleset::default();
-        for table in &want.tables {
-            // Whoever commits without pause, to tables of his own, must not keep this from an answer.
-            let Some(there) = rules.glimpse(&table.id)? else { continue };
-            have.tables.extend(there.tables);
-            have.chains.extend(there.chains);
-            have.objects.extend(there.objects);
-            have.flowtables.extend(there.flowtables);
-            have.sets.extend(there.sets);
-            have.elements.extend(there.elements);
-            have.rules.extend(there.rules);
-        }
+        let promised = elements_inside(&self.live.state().book.promised(Instant::now()))?;
+        let promised: usize = promised.iter().map(|(_, elements)| elements.len()).sum();
+        // A socket of its own, for what is left in it of a look that was given up.
+        let look = Netns::of_socket(&self.inside()?.rules)?.run(Socket::open)??;
+        let have = look.glimpse(want.tables.iter().map(|table| &table.id), GLIMPSE + promised / IN_DATAGRAM)?;
         Ok(diff(&have, &self.live.state().now(want, &have)?))
     }
 }

@@ -17,7 +17,7 @@ mod tests;
 mod user_data;
 
 pub use decode::{Author, change, commit, decode, generation, handle};
-pub(crate) use decode::{is_commit, is_of, uses};
+pub(crate) use decode::{count, is_commit, is_of};
 pub(crate) use encode::encode_from;
 pub use encode::{Batch, EncodeError, Part, encode};
 pub(crate) use request::Request;

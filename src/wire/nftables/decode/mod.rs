@@ -90,31 +90,32 @@ pub fn handle(message: &Message<'_>) -> Result<Option<Handle>, DecodeError> {
         (Kind::NewObject, 6),
         (Kind::NewFlowtable, 5),
     ];
-    let place = PLACES.iter().find(|(kind, _)| kind.to_wire() == message.header.kind);
-    let Some((_, place)) = place else { return Ok(None) };
-    for attribute in message.attributes("nf_tables header", GENERIC_LEN)? {
-        let attribute = attribute?;
-        if attribute.kind == *place {
-            return attribute.be64("handle").map(|handle| Some(Handle(handle)));
-        }
-    }
-    Ok(None)
+    number_at(&PLACES, message)?.map(|attribute| attribute.be64("handle").map(Handle)).transpose()
 }
 
-/// How often a chain is used: by its rules, and by whatever jumps to it. `None` for what is no chain.
+/// What the kernel counts of an object: of a table, what is in it; of a chain, its rules and whatever jumps to it; of a set, its elements
+/// (Linux 6.17). `None` of anything else.
 ///
 /// # Errors
 ///
 /// [`DecodeError`] when the message is cut short.
+#[doc(alias = "NFTA_TABLE_USE")]
 #[doc(alias = "NFTA_CHAIN_USE")]
-pub(crate) fn uses(message: &Message<'_>) -> Result<Option<u32>, DecodeError> {
-    if message.header.kind != Kind::NewChain.to_wire() {
-        return Ok(None);
-    }
-    for attribute in message.attributes("chain", GENERIC_LEN)? {
+#[doc(alias = "NFTA_SET_COUNT")]
+pub(crate) fn count(message: &Message<'_>) -> Result<Option<u32>, DecodeError> {
+    number_at(&[(Kind::NewTable, 3), (Kind::NewChain, 6), (Kind::NewSet, 20)], message)?
+        .map(|attribute| attribute.be32("a count"))
+        .transpose()
+}
+
+/// The attribute in the place that a kind of message has for it.
+fn number_at<'a>(places: &[(Kind, u16)], message: &Message<'a>) -> Result<Option<Attribute<'a>>, DecodeError> {
+    let place = places.iter().find(|(kind, _)| kind.to_wire() == message.header.kind);
+    let Some((_, place)) = place else { return Ok(None) };
+    for attribute in message.attributes("nf_tables header", GENERIC_LEN)? {
         let attribute = attribute?;
-        if attribute.kind == 6 {
-            return attribute.be32("uses of a chain").map(Some);
+        if attribute.kind == *place {
+            return Ok(Some(attribute));
         }
     }
     Ok(None)
