@@ -24,7 +24,7 @@ use super::counters::Rules;
 use crate::audit::hint::{Advice, Entry, Scene, advice};
 use crate::audit::{Attempt, Attempted, Event, Identify, Identity, Lost, Report, Summary, Tampering};
 use crate::dns::{self, Answers};
-use crate::kernel::identity::Nobody;
+use crate::kernel::identity::{Marks, Nobody};
 use crate::kernel::netns::Netns;
 use crate::kernel::nflog::{Options, Received, Receiver};
 use crate::kernel::nftables;
@@ -154,6 +154,13 @@ impl Hub {
     /// Has whoever sends what is refused looked for in that way.
     pub(super) fn identify(&self, identify: Box<dyn Identify>) {
         self.state().identify = identify;
+    }
+
+    /// The same, where who is looked for may send as soon as the way is there: what is told of them waits for it.
+    pub(super) fn identify_by(&self, way: impl FnOnce() -> Result<Marks>) -> Result<()> {
+        let mut state = self.state();
+        state.identify = Box::new(way()?);
+        Ok(())
     }
 
     /// Everything from now on.

@@ -93,7 +93,7 @@ impl Running {
                 sentinel.map(|changes| Sentinel::start(changes, &sandbox, &child, told.clone())).transpose()?;
             if let Some(listener) = child.listener() {
                 // Its first attempt to connect waits until this stands.
-                sandbox.hub.identify(Box::new(Marks::listen(listener)?));
+                sandbox.hub.identify_by(|| Marks::listen(listener))?;
             }
             // Dropped in this order should nobody wait for it any more.
             Ok((child, sentinel, sandbox, guard, files, rules))
