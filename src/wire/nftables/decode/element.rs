@@ -64,8 +64,9 @@ fn element(item: Attribute<'_>) -> Result<Element, DecodeError> {
     element.interval_end = flags & ELEMENT_INTERVAL_END != 0;
     element.catch_all = flags & ELEMENT_CATCH_ALL != 0;
     element.key = match key {
+        // The kernel tells of none, and takes none.
+        _ if element.catch_all => Data::default(),
         Some(key) => key,
-        None if element.catch_all => Data::default(),
         None => return Err(missing(WHAT, item.offset, "a key")),
     };
     if element.interval_end {
