@@ -119,11 +119,16 @@ impl fmt::Debug for Userns {
 /// The user to whom the user namespaces of sandboxes belong, and whom no command may be or become. Nobody where the caller's user namespace
 /// has one user alone: that one everybody is.
 ///
+/// Where no procfs is to be had, as in an empty chroot of a user namespace, none of these can be made: it is the one that they have on a host then.
+///
 /// # Errors
 ///
-/// As [`Userns::create_with`], where there is no procfs to read.
+/// As [`Userns::create_with`].
 pub(super) fn owner() -> Result<Option<u32>> {
-    let maps = with_procfs(Maps::read).map_err(|errno| refused(errno, "can't read ringfence's own users"))?;
+    let maps = match with_procfs(Maps::read) {
+        Err(Errno::PERM | Errno::ACCESS | Errno::NOENT) => return Ok(Some(u32::MAX - 1)),
+        maps => maps.map_err(|errno| refused(errno, "can't read ringfence's own users"))?,
+    };
     let alone = maps.users == format!("{0} {0} 1\n", maps.owner);
     Ok((!alone).then_some(maps.owner))
 }
