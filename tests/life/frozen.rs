@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 
 use crate::support::{python, skip, until};
 use crate::world::{State, World, finish, good, text};
@@ -42,14 +43,18 @@ struct Stuck<'a> {
 }
 
 impl<'a> Stuck<'a> {
-    /// The words that start it, in a shell with its standard streams.
-    fn script(python: &str, said: &Path, mount: &Path) -> String {
-        format!("{python} -I {FROZEN} stuck {} </dev/null >{} 2>/dev/null", mount.display(), said.display())
-    }
-
-    fn new(world: &'a World, said: PathBuf) -> Self {
+    /// Starts it in a sandbox, by a script that is given the words that do so and the file that is written then, and waits until it is stuck.
+    fn start(world: &'a World, python: &str, way: &str, script: impl Fn(&str, &Path) -> String) -> (Child, Self) {
+        let (said, mount) = (world.directory().join("said"), world.directory().join("mount"));
+        let _ = std::fs::remove_file(&said);
+        let stuck =
+            format!("{python} -I {FROZEN} stuck {} </dev/null >{} 2>/dev/null", mount.display(), said.display());
+        let words = "run -q --user 0:0 --name stuck --direct 203.0.113.9:5432".split(' ').chain(way.split(' '));
+        let mut command = world.ringfence(words);
+        command.args(["--", "sh", "-c", &script(&stuck, &said)]);
+        let supervisor = world.spawn(command);
         until("a process is stuck", || std::fs::read_to_string(&said).is_ok_and(|text| text.ends_with('\n')));
-        Self { world, said }
+        (supervisor, Self { world, said })
     }
 
     /// Fails unless all is gone but that process.
@@ -82,20 +87,10 @@ fn what_can_not_be_ended_is_told_and_has_no_wire() {
     let (Some(world), Some(python), true) = (World::new(), python(), fuse()) else { return };
     let before = world.state();
     for way in WAYS {
-        let said = world.directory().join("said");
-        let _ = std::fs::remove_file(&said);
-        let mut command = world
-            .ringfence("run -q --user 0:0 --name stuck --direct 203.0.113.9:5432".split(' ').chain(way.split(' ')));
-        let script = Stuck::script(python, &said, &world.directory().join("mount"));
-        command.args([
-            "--",
-            "sh",
-            "-c",
-            &format!("{script} & until test -s {}; do sleep 0.1; done; exit 3", said.display()),
-        ]);
-        let child = world.spawn(command);
-        let stuck = Stuck::new(&world, said);
-        let output = finish(child);
+        let (supervisor, stuck) = Stuck::start(&world, python, way, |stuck, said| {
+            format!("{stuck} & until test -s {}; do sleep 0.1; done; exit 3", said.display())
+        });
+        let output = finish(supervisor);
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(125), "{way}: {stderr}");
         assert_eq!(stderr.matches("can't be ended").count(), 1, "{way}: {stderr}");
@@ -110,14 +105,7 @@ fn what_can_not_be_killed_with_its_supervisor_has_no_wire() {
     let (Some(world), Some(python), true) = (World::new(), python(), fuse()) else { return };
     let before = world.state();
     for way in WAYS {
-        let said = world.directory().join("said");
-        let _ = std::fs::remove_file(&said);
-        let mut command = world
-            .ringfence("run -q --user 0:0 --name stuck --direct 203.0.113.9:5432".split(' ').chain(way.split(' ')));
-        let script = Stuck::script(python, &said, &world.directory().join("mount"));
-        command.args(["--", "sh", "-c", &format!("exec {script}")]);
-        let mut supervisor = world.spawn(command);
-        let stuck = Stuck::new(&world, said);
+        let (mut supervisor, stuck) = Stuck::start(&world, python, way, |stuck, _| format!("exec {stuck}"));
         assert_ne!(world.state().links, before.links, "{way}: there never was a wire");
         supervisor.kill().unwrap();
         supervisor.wait().unwrap();
