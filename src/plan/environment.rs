@@ -20,6 +20,9 @@ pub struct Environment {
 const PROXY_VARIABLES: [&str; 8] =
     ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY", "http_proxy", "https_proxy", "all_proxy", "grpc_proxy"];
 
+/// Node's fetch asks for a proxy only when it is told to (Node 24, and 22.21).
+const NODE: &str = "NODE_USE_ENV_PROXY";
+
 /// Names and addresses that no proxy is asked for: the sandbox's own loopback.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
@@ -47,6 +50,12 @@ impl Environment {
         }
         // What is set is not taken away: it has the placeholder now.
         self.remove.retain(|name| !self.set.contains_key(name));
+    }
+
+    /// Whether ringfence says itself what is in that variable, so that no placeholder can.
+    pub(super) fn own(name: &str) -> bool {
+        let named = |variables: &[&str]| variables.contains(&name);
+        named(&PROXY_VARIABLES) || named(&TRUST_VARIABLES) || name == NODE || name.eq_ignore_ascii_case("NO_PROXY")
     }
 
     /// Whether what the user says of that variable is merged into what is set here, and not put over it: `NO_PROXY`, in whatever case a program
@@ -77,8 +86,7 @@ pub(super) fn environment<'a>(
     for variable in PROXY_VARIABLES {
         environment.set.insert(variable.to_owned(), proxy.to_owned());
     }
-    // Node's fetch asks for a proxy only when it is told to (Node 24, and 22.21).
-    environment.set.insert("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned());
+    environment.set.insert(NODE.to_owned(), "1".to_owned());
     let list = merge(direct, no_proxy);
     environment.set.insert("NO_PROXY".to_owned(), list.clone());
     environment.set.insert("no_proxy".to_owned(), list);
@@ -153,6 +161,14 @@ mod tests {
         let set: Vec<_> = environment.set.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(set, ["A=ringfence-A-secret", "B=ringfence-B-secret", "D=ringfence-D-secret"]);
         assert_eq!(environment.remove, ["C"]);
+    }
+
+    #[test]
+    fn a_variable_of_our_own_holds_no_secret() {
+        let mut environment = environment(Some("http://127.0.0.1:3128"), [].iter(), None);
+        environment.trust("/bundle");
+        assert!(environment.set.keys().all(|name| Environment::own(name)) && Environment::own("No_Proxy"));
+        assert!(!["TOKEN", "PROXY", "Https_Proxy"].into_iter().any(Environment::own));
     }
 
     #[test]

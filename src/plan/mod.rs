@@ -21,8 +21,8 @@ use serde::Serialize;
 use crate::link::{Pool, VethPair};
 use crate::nft::{DataTooLong, NameError, Ruleset};
 use crate::policy::{
-    AllowEntry, Credential, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, EnvVar, HostPattern, OnTampering,
-    Origin, PatternMap, Policy, ProxyAt, ProxyUrl, RunOptions, SniCheck, Sourced, Transport, special,
+    AllowEntry, Credential, CredentialName, DnsGrace, DnsMode, DnsName, Endpoint, EndpointHost, EnvVar, HostPattern,
+    OnTampering, Origin, PatternMap, Policy, ProxyAt, ProxyUrl, RunOptions, SniCheck, Sourced, Transport, special,
 };
 
 pub use environment::Environment;
@@ -177,6 +177,16 @@ pub enum PlanError {
         /// What that is, with its article.
         class: &'static str,
     },
+    /// A credential whose placeholder would have to be where ringfence itself puts something.
+    #[error(
+        "{origin}: no credential can be named `{name}`: it is a variable that ringfence sets, of proxies or of whom to trust"
+    )]
+    Variable {
+        /// Where the credential was said.
+        origin: Origin,
+        /// Its name.
+        name: CredentialName,
+    },
     /// A name that the kernel would not take.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -211,8 +221,13 @@ impl Plan {
     /// # Errors
     ///
     /// [`PlanError`] when a name among the direct endpoints has an address in `host` that a name may not open, or, without the built-in
-    /// resolver, none at all.
+    /// resolver, none at all; when a credential is named as a variable that leads programs to the proxy.
     pub fn new(policy: &Policy, host: &HostView) -> Result<Plan, PlanError> {
+        if let Some(Sourced { value, origin }) =
+            policy.credentials.iter().find(|said| Environment::own(said.value.name.as_str()))
+        {
+            return Err(PlanError::Variable { origin: origin.clone(), name: value.name.clone() });
+        }
         let proxy = proxy(policy);
         let (direct, named) = endpoints(policy, host)?;
         let open = opened(&direct, &named, policy.dns_grace.value);

@@ -167,6 +167,15 @@ fn twice_the_same_is_no_error() {
 #[test]
 fn names_that_cannot_be() {
     let Some(world) = World::new() else { return };
+    for name in ["HTTPS_PROXY", "no_proxy", "SSL_CERT_FILE"] {
+        refused(
+            &world,
+            &["--allow", "web.example", "--credential", &format!("{name}=env:PATH,to=web.example")],
+            &format!(
+                "--credential: no credential can be named `{name}`: it is a variable that ringfence sets, of proxies or of whom to trust"
+            ),
+        );
+    }
     for (value, why) in [
         ("a..b:5", "a label is empty"),
         ("a b:5", "` ` is no character of a name"),
