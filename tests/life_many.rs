@@ -83,18 +83,15 @@ async fn all() {
     let addresses6: BTreeSet<String> =
         running.iter().map(|one| one.plan().wire.addresses.sandbox6.to_string()).collect();
     assert_eq!((addresses.len(), addresses6.len()), (SANDBOXES, SANDBOXES));
-    // All of them stand: each is let out where it may go, and refused elsewhere at once.
+    // All of them stand: each is let out where it may go, and refused elsewhere, and not by silence.
     for one in &running {
         let connect = |to: &str| {
             let to = to.parse().unwrap();
-            let start = Instant::now();
             let outcome = one.netns().run(|| TcpStream::connect_timeout(&to, Duration::from_secs(5))).unwrap();
-            (outcome.map(drop).map_err(|error| error.kind()), start.elapsed())
+            outcome.map(drop).map_err(|error| error.kind())
         };
-        assert_eq!(connect("203.0.113.9:5432").0, Ok(()));
-        let (outcome, took) = connect("203.0.113.10:80");
-        assert_eq!(outcome, Err(ErrorKind::ConnectionRefused));
-        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert_eq!(connect("203.0.113.9:5432"), Ok(()));
+        assert_eq!(connect("203.0.113.10:80"), Err(ErrorKind::ConnectionRefused));
     }
     println!("all tried: {:?}", start.elapsed());
     let mut closing = tokio::task::JoinSet::new();

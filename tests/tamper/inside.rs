@@ -9,7 +9,7 @@ use ringfence::{Command, ErrorKind, Host, Sandbox};
 
 use super::{Fenced, same, world};
 use crate::support::until;
-use crate::world::{RINGFENCE, World, good, oracle, text};
+use crate::world::{GAGS, RINGFENCE, World, good, oracle, text};
 
 /// What can be done to the rules, and what is told of it. No more of it in one sandbox than is mended without an end.
 const HARMS: [&[(&str, &str)]; 3] = [
@@ -291,14 +291,9 @@ fn what_the_fence_does_itself_is_no_tampering() {
     assert_eq!(status, Some(1), "{said}");
 }
 
-/// Fills standard error, and has whoever writes there not wait.
-const GAGS: &str = "
-import fcntl, os, subprocess, sys, time
-fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_NONBLOCK)
-for size in (4096, 1):
-    try:
-        while True: os.write(2, b'\\n' * size)
-    except BlockingIOError: pass
+/// Tampers with standard error full.
+const TAMPERS: &str = "
+import subprocess, sys, time
 def nft(*words):
     return subprocess.run(['nft', *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
 print('up', flush=True)
@@ -315,7 +310,7 @@ fn a_program_that_gags_standard_error_does_not_get_away_with_it() {
     let Some(world) = world() else { return };
     let Some(python) = oracle("python3") else { return };
     let file = world.directory().join("gags.py");
-    std::fs::write(&file, GAGS).unwrap();
+    std::fs::write(&file, [GAGS, TAMPERS].concat()).unwrap();
     let script = format!("exec {} -I {}", python.display(), file.display());
     for (how, status, action) in [("end", 125, "ended"), ("mend", 0, "mended")] {
         let flags = format!("--keep-caps NET_ADMIN -v --tampering {how}");

@@ -28,6 +28,16 @@ const MARK: &str = "RINGFENCE_TEST_WORLD";
 /// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Python that fills standard error, and has whoever writes there not wait: nobody reads it while such a program runs.
+pub const GAGS: &str = "
+import fcntl, os
+fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_NONBLOCK)
+for size in (4096, 1):
+    try:
+        while True: os.write(2, b'\\n' * size)
+    except BlockingIOError: pass
+";
+
 /// The path of a program that a test needs as a partner, or a loud skip.
 pub fn oracle(program: &str) -> Option<PathBuf> {
     let found = find(program);
