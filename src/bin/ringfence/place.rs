@@ -30,12 +30,9 @@ impl Place {
     /// The same, for a file that is to be replaced: one that is there must be a regular one, and another can be made beside it.
     pub fn of_file(path: &Path) -> Result<Self> {
         let place = Self::open(path)?;
-        match place.identity() {
-            // A device, or a link to one, would be gone from the machine.
-            Some((kind, ..)) if kind != FileType::RegularFile => {
-                return Err(Error::new(ErrorKind::InvalidInput, "only a regular file can be replaced"));
-            }
-            _ => {}
+        // A device, or a link to one, would be gone from the machine.
+        if place.identity().is_some_and(|(kind, ..)| kind != FileType::RegularFile) {
+            return Err(Error::new(ErrorKind::InvalidInput, "only a regular file can be replaced"));
         }
         let (_, beside) = place.beside()?;
         unlinkat(&place.folder, &beside, AtFlags::empty())?;

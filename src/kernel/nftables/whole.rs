@@ -101,6 +101,7 @@ impl Seen {
     /// Whether another look told of the same things.
     pub fn alike(&self, other: &Self) -> bool {
         let (a, b) = (&self.ruleset, &other.ruleset);
+        let (of_a, of_b) = (elements(a), elements(b));
         a.tables.iter().map(|table| &table.id).eq(b.tables.iter().map(|table| &table.id))
             && a.chains.iter().map(named).eq(b.chains.iter().map(named))
             && a.sets.iter().map(|set| (&set.table, &set.name)).eq(b.sets.iter().map(|set| (&set.table, &set.name)))
@@ -119,7 +120,8 @@ impl Seen {
             && a.sets
                 .iter()
                 .filter(|set| !set.flags.dynamic)
-                .all(|set| same_elements(elements(a, set), elements(b, set)))
+                .map(|set| (&set.table, &set.name))
+                .all(|set| same_elements(of_a.get(&set).unwrap_or(&&[][..]), of_b.get(&set).unwrap_or(&&[][..])))
     }
 
     /// Whether every chain is used as often as was told.
@@ -239,10 +241,9 @@ impl Socket {
     }
 }
 
-/// The elements of a set.
-fn elements<'a>(ruleset: &'a Ruleset, set: &Set) -> &'a [Element] {
-    let of_set = ruleset.elements.iter().find(|(table, name, _)| (table, name) == (&set.table, &set.name));
-    of_set.map_or(&[], |(.., elements)| elements)
+/// The elements of each set that has any.
+fn elements(ruleset: &Ruleset) -> HashMap<(&TableId, &SetName), &[Element]> {
+    ruleset.elements.iter().map(|(table, name, elements)| ((table, name), &elements[..])).collect()
 }
 
 fn named(chain: &Chain) -> (&TableId, &ChainName) {
