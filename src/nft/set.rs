@@ -1,5 +1,6 @@
 //! Sets and their elements.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::time::Duration;
 
@@ -353,11 +354,7 @@ impl Set {
             return;
         }
         let mut order: Vec<usize> = (0..elements.len()).filter(|at| !elements[*at].catch_all).collect();
-        // Where one range ends and the next begins, the end comes first.
-        order.sort_by(|a, b| {
-            let (a, b) = (&elements[*a], &elements[*b]);
-            a.key.cmp(&b.key).then(b.interval_end.cmp(&a.interval_end))
-        });
+        order.sort_by(|a, b| elements[*a].by_place(&elements[*b]));
         let (mut open, mut stray) = (false, vec![false; elements.len()]);
         for at in order {
             let element = &elements[at];
@@ -445,6 +442,11 @@ impl Element {
     /// An element of a map.
     pub fn leading(key: Data, to: ElementData) -> Self {
         Self { data: Some(to), ..Self::new(key) }
+    }
+
+    /// The order along a set of ranges. Where one range ends and the next begins, the end comes first.
+    pub(crate) fn by_place(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key).then(other.interval_end.cmp(&self.interval_end))
     }
 }
 

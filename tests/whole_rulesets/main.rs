@@ -12,6 +12,7 @@
 mod becomes;
 mod beyond;
 mod expired;
+mod full;
 mod generate;
 mod listed;
 mod netlink;
