@@ -60,7 +60,7 @@ pub(super) struct ResponseBody {
     _driver: Option<Driver>,
 }
 
-enum Source {
+pub(super) enum Source {
     Empty,
     Whole(Full<Bytes>, Option<HeaderMap>),
     Passed(Incoming),
@@ -68,6 +68,11 @@ enum Source {
 }
 
 impl Source {
+    /// One that was read to its end already.
+    pub(super) fn whole(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
+        Self::Whole(Full::from(bytes), trailers)
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
             Source::Empty => Poll::Ready(None),
@@ -164,18 +169,13 @@ impl RequestBody {
         Self::from(Source::Passed(source))
     }
 
-    fn from(source: Source) -> Self {
+    pub(super) fn from(source: Source) -> Self {
         Self { source, on_stray: None, gate: None }
     }
 
     /// No body: for a request of the proxy's own.
     pub(super) fn empty() -> Self {
         Self::from(Source::Empty)
-    }
-
-    /// One that was read to its end already.
-    pub(super) fn whole(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self::from(Source::Whole(Full::from(bytes), trailers))
     }
 
     /// Edited on its way.
@@ -258,26 +258,20 @@ impl Silence {
 
 /// A body that is edited on its way.
 pub(super) struct Edited {
-    source: Incoming,
+    source: Source,
     rewriter: Rewriter,
     on_stray: Option<OnStray>,
-    /// Nothing is sent before the end, so nobody waits for what is kept back.
-    whole: bool,
     silence: Option<Silence>,
     trailers: Option<HeaderMap>,
+    /// Why it breaks off, which is told behind what has come.
+    failed: Option<BodyError>,
     ended: bool,
 }
 
 impl Edited {
-    pub(super) fn new(source: Incoming, edit: Edit, on_stray: Option<OnStray>) -> Self {
+    pub(super) fn new(source: Source, edit: Edit, on_stray: Option<OnStray>) -> Self {
         let rewriter = Rewriter::new(edit);
-        Self { source, rewriter, on_stray, whole: false, silence: None, trailers: None, ended: false }
-    }
-
-    /// Keeps back what it has to for as long as the source is silent: for a body that is sent when all of it is there.
-    pub(super) fn whole(mut self) -> Self {
-        self.whole = true;
-        self
+        Self { source, rewriter, on_stray, silence: None, trailers: None, failed: None, ended: false }
     }
 
     fn push(&mut self, piece: Bytes, all: bool) -> Result<Bytes, BodyError> {
@@ -301,11 +295,16 @@ impl Body for Edited {
                 return Poll::Ready(Some(self.push(Bytes::new(), all).map(Frame::data)));
             }
             if self.ended {
+                if self.failed.is_some() {
+                    // Whoever is told at once throws away what it has not sent yet.
+                    ready!(self.silence.get_or_insert_with(Silence::begin).poll(cx));
+                    return Poll::Ready(self.failed.take().map(Err));
+                }
                 return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
             }
-            let sent = match Pin::new(&mut self.source).poll_frame(cx) {
+            let sent = match self.source.poll_frame(cx) {
                 Poll::Pending => {
-                    if self.whole || !self.rewriter.waits() {
+                    if !self.rewriter.waits() {
                         return Poll::Pending;
                     }
                     // It begins with the first time that there was nothing: a body that nobody asks for is not silent.
@@ -315,15 +314,21 @@ impl Body for Edited {
                 }
                 Poll::Ready(frame) => {
                     self.silence = None;
-                    match frame.transpose()?.map(Frame::into_data) {
-                        Some(Ok(data)) => {
+                    match frame.map(|frame| frame.map(Frame::into_data)) {
+                        Some(Ok(Ok(data))) => {
                             self.ended = self.source.is_end_stream();
                             let all = self.ended;
                             self.push(data, all)
                         }
+                        Some(Err(error)) => {
+                            self.ended = true;
+                            self.failed = Some(error);
+                            self.push(Bytes::new(), true)
+                        }
                         other => {
                             self.ended = true;
-                            self.trailers = other.and_then(Result::err).and_then(|frame| frame.into_trailers().ok());
+                            let frame = other.and_then(Result::ok).and_then(Result::err);
+                            self.trailers = frame.and_then(|frame| frame.into_trailers().ok());
                             let Self { rewriter, trailers, .. } = &mut *self;
                             if let Some(trailers) = trailers {
                                 rewriter.in_trailers(trailers);
@@ -342,7 +347,7 @@ impl Body for Edited {
     }
 
     fn is_end_stream(&self) -> bool {
-        let waits = self.rewriter.more() || self.rewriter.waits() || self.trailers.is_some();
+        let waits = self.rewriter.more() || self.rewriter.waits() || self.trailers.is_some() || self.failed.is_some();
         !waits && (self.ended || self.source.is_end_stream())
     }
 

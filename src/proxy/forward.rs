@@ -16,7 +16,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 
-use super::body::{Driver, Edited, OnStray, RequestBody, ResponseBody};
+use super::body::{Driver, Edited, OnStray, RequestBody, ResponseBody, Source};
 use super::connect::{self, broken};
 use super::exchange::{Answer, Asked, Exchange, Hop, Shared};
 use super::pulse::Pulse;
@@ -24,15 +24,15 @@ use super::refusal::Refusal;
 use super::requests::Applied;
 use super::rewrite::{Edit, Hide, Put};
 use super::target::Target;
-use super::{headers, tunnel};
+use super::{headers, secret, tunnel};
 use crate::policy::Scheme;
 
 /// How long the origin is given to say `100 Continue`; many never do, and wait for the body instead.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Longest body that is read to its end before it goes on, so that what is put into it is counted in its length.
-const COUNTED: u64 = 256 * 1024;
+const COUNTED: usize = 256 * 1024;
 /// How long it may get by that.
-const GROWN: u32 = 1 << 20;
+const GROWN: usize = 1 << 20;
 /// How long all such bodies of a sandbox may get that are there at once; those past them go on without a length.
 pub(super) const COUNTED_AT_ONCE: usize = 16 << 20;
 
@@ -283,7 +283,7 @@ fn answer(
     let body = if hide.is_empty() || body.is_end_stream() {
         ResponseBody::origin(body, driver)
     } else {
-        ResponseBody::edited(Edited::new(body, Edit::Hide(hide), None), driver)
+        ResponseBody::edited(Edited::new(Source::Passed(body), Edit::Hide(hide), None), driver)
     };
     headers::frame_response(method, head.status, &mut head.headers, &body);
     Ok(Answer::Pass(Response::from_parts(head, body.answering(asked))))
@@ -318,22 +318,37 @@ async fn put_in(
     on_stray: &OnStray,
     strays: &Strays,
 ) -> Result<RequestBody, Refusal> {
-    let length = body.size_hint().exact().filter(|length| *length <= COUNTED);
-    let grown = length.and_then(|length| u32::try_from(put.longest(length)).ok()).filter(|grown| *grown <= GROWN);
     let Shared { counted, limits, .. } = &*exchange.shared;
-    let room = grown.and_then(|grown| Arc::clone(counted).try_acquire_many_owned(grown).ok());
-    let edited = Edited::new(body, Edit::Put(put), Some(Arc::clone(on_stray)));
-    let Some(room) = room else { return Ok(RequestBody::edited(edited)) };
-    match timeout(limits.head_timeout, edited.whole().collect()).await {
-        Ok(Ok(whole)) => {
-            let trailers = whole.trailers().cloned();
-            Ok(RequestBody::whole(Bytes::from_owner(Counted(whole.to_bytes(), room)), trailers))
-        }
-        Ok(Err(error)) => Err(take(strays).unwrap_or_else(|| unfinished(&error))),
+    let room = |length: usize, most: usize| {
+        let length = Some(length).filter(|length| *length <= most).and_then(|length| u32::try_from(length).ok());
+        length.and_then(|length| Arc::clone(counted).try_acquire_many_owned(length).ok())
+    };
+    let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let edited = |source, put| Edited::new(source, Edit::Put(put), Some(Arc::clone(on_stray)));
+    let Some(taken) = length.and_then(|length| room(length, COUNTED)) else {
+        return Ok(RequestBody::edited(edited(Source::Passed(body), put)));
+    };
+    let (trailers, came) = match timeout(limits.head_timeout, body.collect()).await {
+        Ok(Ok(came)) => (came.trailers().cloned(), came.to_bytes()),
+        Ok(Err(error)) => return Err(unfinished(&error)),
         Err(_) => {
             let text = "the body of the request took too long";
-            Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text).and_close())
+            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text).and_close());
         }
+    };
+    let (none, longest) = (secret::at_most(&came) == 0, put.longest(&came));
+    let came = Source::whole(Bytes::from_owner(Counted(came, taken)), trailers);
+    if none {
+        return Ok(RequestBody::from(came));
+    }
+    let edited = edited(came, put);
+    let Some(grown) = room(longest, GROWN) else { return Ok(RequestBody::edited(edited)) };
+    match edited.collect().await {
+        Ok(whole) => {
+            let trailers = whole.trailers().cloned();
+            Ok(RequestBody::from(Source::whole(Bytes::from_owner(Counted(whole.to_bytes(), grown)), trailers)))
+        }
+        Err(error) => Err(take(strays).unwrap_or_else(|| unfinished(&error))),
     }
 }
 

@@ -35,11 +35,11 @@ pub(super) struct Put {
 }
 
 impl Put {
-    /// How long a body of that length can get at the most.
-    pub(super) fn longest(&self, length: u64) -> u64 {
+    /// How long that body can get at the most.
+    pub(super) fn longest(&self, body: &[u8]) -> usize {
         let here = self.all.iter().zip(&self.here).filter(|(_, here)| **here).map(|(secret, _)| secret);
-        let times = here.map(|secret| secret.longest_escaped() / secret.placeholder().len() + 1).max();
-        length.saturating_mul(times.unwrap_or(1) as u64)
+        let value = here.map(Secret::longest_escaped).max().unwrap_or(0);
+        body.len().saturating_add(secret::at_most(body).saturating_mul(value))
     }
 }
 
@@ -405,7 +405,7 @@ mod tests {
         let all: Arc<[Secret]> = Arc::new([secret("T=env:T,to=a.example,in=body", &value)]);
         let put = Put { all, here: vec![true], escape: Escape::Json };
         let text = "ringfence-T-secret".repeat(1000);
-        assert!(put.longest(text.len() as u64) >= 1000 * value.len() as u64);
+        assert!(put.longest(text.as_bytes()) >= 1000 * value.len());
         let mut rewriter = Rewriter::new(Edit::Put(put));
         let (mut piece, mut total, mut pieces) = (Bytes::from(text), 0, 0);
         loop {

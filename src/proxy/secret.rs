@@ -204,6 +204,11 @@ impl Found {
     }
 }
 
+/// How many placeholders may be in those bytes, at the most.
+pub(super) fn at_most(bytes: &[u8]) -> usize {
+    memmem::find_iter(bytes, BEFORE.as_bytes()).count()
+}
+
 /// Finds the first placeholder, of whatever name.
 pub(super) fn find(bytes: &[u8]) -> Option<Found> {
     let mut from = 0;

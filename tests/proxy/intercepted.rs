@@ -265,6 +265,33 @@ fn a_body_with_values_is_counted_or_cut_into_chunks() {
 }
 
 #[test]
+fn how_long_a_value_is_decides_nothing_about_a_body() {
+    network(|| async {
+        let tls = Tls::new();
+        let port = tls.origin(&["http/1.1"], |request: Request<Incoming>| async move {
+            let length = request.headers().get("content-length").cloned();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let hits = memchr::memmem::find_iter(&body, &[b'v'; 4000]).count();
+            Response::new(text(format!("{length:?} {hits}")))
+        });
+        let credential = format!("T=env:T,to=web.example:{port},in=body");
+        let proxy = allow(&["web.example"]).secret(&credential, &"v".repeat(4000)).trusting(&tls).serve();
+        let mut client = tls.dial(&proxy, port, &["http/1.1"]).await;
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: web.example:{port}\r\nConnection: close\r\nContent-Length: 100000\r\n\r\nringfe"
+        );
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.flush().await.unwrap();
+        // As long as nothing comes, nobody knows that it was a placeholder.
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        client.write_all(["nce-T-secret", &"x".repeat(99_982)].concat().as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let _ = timeout(Duration::from_secs(60), client.read_to_string(&mut answer)).await.expect("an answer");
+        assert!(answer.contains(r#"Some("103982") 1"#), "{answer}");
+    });
+}
+
+#[test]
 fn trailers_of_a_request_arrive_and_hold_no_placeholder() {
     network(|| async {
         let tls = Tls::new();
@@ -324,16 +351,17 @@ fn bodies_that_are_read_whole_have_so_much_room_and_time() {
             tell.send(request.headers().contains_key("content-length")).unwrap();
             async { Response::new(text("")) }
         });
-        // 200,000 bytes can get 1,000,000, for which there is room 16 times.
-        let head = format!("POST / HTTP/1.1\r\nHost: web.example:{port}\r\nContent-Length: 200000\r\n\r\n");
+        // The longest that is read whole, for which there is room 64 times.
+        const LENGTH: usize = 256 << 10;
+        let head = format!("POST / HTTP/1.1\r\nHost: web.example:{port}\r\nContent-Length: {LENGTH}\r\n\r\n");
         let begin = async |proxy: &crate::network::Running| {
             let mut client = tls.dial(proxy, port, &["http/1.1"]).await;
-            client.write_all(&[head.as_bytes(), &[b'x'; 199_999]].concat()).await.unwrap();
+            client.write_all(&[head.as_bytes(), &[b'x'; LENGTH - 1]].concat()).await.unwrap();
             client
         };
         let proxy = setup(&tls, port).serve();
         let mut begun = Vec::new();
-        for _ in 0..20 {
+        for _ in 0..68 {
             begun.push(begin(&proxy).await);
         }
         for _ in 0..4 {
@@ -344,7 +372,7 @@ fn bodies_that_are_read_whole_have_so_much_room_and_time() {
         for client in &mut begun {
             let _ = client.write_all(b"x").await;
         }
-        for _ in 0..16 {
+        for _ in 0..64 {
             let counted = timeout(Duration::from_secs(60), told.recv()).await.expect("those that have room go on");
             assert_eq!(counted, Some(true));
         }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use crate::flood::{CONTINUATION, HEADERS, PING, SETTINGS, frame, resident};
-use crate::intercepted::{http1, http2, setup, text};
+use crate::intercepted::{VALUE, WORD, http1, http2, setup, text};
 use crate::network::{alone, head, network, rest, server};
 use crate::tls::Tls;
 
@@ -66,6 +66,44 @@ fn an_answer_that_is_cut_off_inside_of_tls_does_not_look_whole() {
             assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{got}");
             // The proxy may have been told of the reset before it had handed on what came before.
             assert!(!got.contains("\r\n0\r\n") && (got.is_empty() || got.starts_with("HTTP/1.1 ")), "{got}");
+        }
+    });
+}
+
+#[test]
+fn of_an_answer_that_breaks_off_all_that_came_arrives() {
+    const CAME: &str = "tok the value that nobody sees end";
+    network(|| async {
+        let tls = Tls::new();
+        // One byte too few, half of a chunk, and no word of TLS that it was all.
+        for head in ["Content-Length: 35\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n30\r\n", "\r\n"] {
+            let answer = format!("HTTP/1.1 200 OK\r\n{head}{CAME}");
+            let port = tls
+                .server(&["http/1.1"], move |mut stream| {
+                    let answer = answer.clone();
+                    async move {
+                        let mut asked = Vec::new();
+                        while !asked.ends_with(b"\r\n\r\n") {
+                            asked.push(stream.read_u8().await.unwrap());
+                        }
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                        stream.flush().await.unwrap();
+                    }
+                })
+                .await;
+            let proxy = setup(&tls, port).serve();
+            let mut client = http1(tls.dial(&proxy, port, &["http/1.1"]).await).await;
+            let request = Request::get("/").header("host", format!("web.example:{port}")).header("authorization", WORD);
+            let mut body = client.send_request(request.body(text("")).unwrap()).await.unwrap().into_body();
+            let mut got = Vec::new();
+            let ended = loop {
+                match timeout(PATIENCE, body.frame()).await.expect("an end") {
+                    Some(Ok(frame)) => got.extend(frame.into_data().unwrap()),
+                    other => break other,
+                }
+            };
+            assert_eq!(String::from_utf8(got).unwrap(), CAME.replace(VALUE, "ringfence-T-secret"), "{head}");
+            assert!(ended.is_some_and(|frame| frame.is_err()), "{head}: it looks whole");
         }
     });
 }
