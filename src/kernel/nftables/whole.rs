@@ -27,6 +27,9 @@ const LOOKS: usize = 3;
 /// No number of looks is enough: it is looked at until the counts agree.
 const NEVER: usize = usize::MAX;
 
+/// Elements with less time left may run out between two looks.
+const SOON: Duration = Duration::from_secs(60);
+
 /// How often a chain's count is read before it is believed, and how long is waited in between.
 const COUNTS: usize = 20;
 const BETWEEN_COUNTS: Duration = Duration::from_millis(5);
@@ -282,10 +285,14 @@ pub(super) fn place(element: &Element) -> (&Data, Option<&Data>, bool, bool) {
     (&element.key, element.key_end.as_ref(), element.interval_end, element.catch_all)
 }
 
-/// Whether these are the same elements, in whatever order.
+/// Whether these are the same elements, in whatever order, as far as time alone does not take them away: those that have little left may be there
+/// or not, and what ends a range goes with what begins it.
 pub(super) fn same_elements(a: &[Element], b: &[Element]) -> bool {
-    let places: HashSet<_> = a.iter().map(place).collect();
-    a.len() == b.len() && b.iter().all(|element| places.contains(&place(element)))
+    let timed = a.iter().chain(b).any(|element| element.expires.is_some());
+    let stays = |element: &&Element| !(timed && element.interval_end) && element.expires.is_none_or(|left| left > SOON);
+    let places: HashSet<_> = a.iter().filter(stays).map(place).collect();
+    b.iter().filter(stays).count() == places.len()
+        && b.iter().filter(stays).all(|element| places.contains(&place(element)))
 }
 
 #[cfg(test)]
@@ -348,5 +355,20 @@ mod tests {
         assert!(same_elements(&[a.clone(), b.clone()], &[b.clone(), a.clone()]));
         assert!(!same_elements(from_ref(&a), from_ref(&b)));
         assert!(!same_elements(from_ref(&a), &[a.clone(), b]));
+    }
+
+    #[test]
+    fn what_time_takes_away_makes_no_difference() {
+        let of = |key: u16, seconds: Option<u64>| Element {
+            expires: seconds.map(Duration::from_secs),
+            ..Element::new(Data::be16(key))
+        };
+        let end = |key| Element { interval_end: true, ..of(key, None) };
+        let before = [of(1, None), of(2, Some(3600)), of(3, Some(2)), end(4)];
+        assert!(same_elements(&before, &[of(2, Some(3599)), of(1, None)]));
+        assert!(!same_elements(&before, &[of(1, None), of(3, Some(1)), end(4)]));
+        assert!(!same_elements(&before, &[of(2, Some(3600)), of(5, None)]));
+        // Where nothing runs out, everything counts.
+        assert!(!same_elements(&[of(1, None), end(4)], &[of(1, None)]));
     }
 }
