@@ -777,6 +777,32 @@ fn verify_names_the_first_difference() {
 }
 
 #[test]
+fn verify_compares_stateful_objects() {
+    in_namespace(|| {
+        let id = id(Family::Inet, "objects");
+        let object = |name: &str, state| StatefulObject::new(&id, &ObjectName::new(name).unwrap(), state);
+        let quota = |bytes| State::Quota(Quota { bytes, used: 0, over: false });
+        let counter = |packets| State::Counter { packets, bytes: 100 * packets };
+        let mut want = Ruleset { tables: vec![table(&id)], ..Ruleset::default() };
+        want.objects = vec![object("hits", counter(7)), object("hits", quota(1000))];
+        let mut socket = Socket::open().unwrap();
+        socket.commit(&want.create()).unwrap();
+        // What is counted, and their order, make no difference.
+        want.objects = vec![object("hits", quota(1000)), object("hits", counter(0))];
+        socket.verify(&want).unwrap();
+        let mut expect = |start: &str, objects: Vec<StatefulObject>| {
+            let error = socket.verify(&Ruleset { objects, ..want.clone() }).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Verify);
+            assert!(error.to_string().starts_with(start), "{error}");
+        };
+        expect("counter inet objects hits is there, and was not wanted", vec![object("hits", quota(1000))]);
+        let more = [object("more", counter(0))];
+        expect("counter inet objects more is not there", want.objects.iter().cloned().chain(more).collect());
+        expect("quota inet objects hits differs", vec![object("hits", quota(999_999)), object("hits", counter(0))]);
+    });
+}
+
+#[test]
 fn counters_are_read_with_their_values() {
     in_namespace(|| {
         let id = id(Family::Inet, "counts");

@@ -127,7 +127,7 @@ impl<'a> Part<'a> {
         });
         let objects = self.objects.iter().all(|old| {
             let new = want.objects.iter().find(|new| (&new.name, new.state.kind()) == (&old.name, old.state.kind()));
-            new.is_none_or(|new| still(old) == still(new))
+            new.is_none_or(|new| still_object(old) == still_object(new))
         });
         let flowtables = self
             .flowtables
@@ -390,7 +390,8 @@ pub(crate) fn still_element(element: &Element) -> Element {
     element
 }
 
-fn still(object: &StatefulObject) -> StatefulObject {
+/// An object without what the kernel counts, for comparison.
+pub(crate) fn still_object(object: &StatefulObject) -> StatefulObject {
     let mut object = object.clone();
     match &mut object.state {
         super::State::Counter { packets, bytes } => (*packets, *bytes) = (0, 0),

@@ -24,7 +24,7 @@ mod transaction;
 
 pub use data::{Data, DataTooLong};
 pub use diff::diff;
-pub(crate) use diff::{still_element, still_rule, still_set};
+pub(crate) use diff::{still_element, still_object, still_rule, still_set};
 pub use expr::*;
 pub use json::JsonError;
 pub use name::{ChainName, Comment, FlowtableName, InterfaceName, NameError, ObjectName, SetName, TableName};

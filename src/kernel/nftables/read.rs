@@ -326,7 +326,7 @@ impl Socket {
 
     /// Reads every table of `want` back and compares it, whole: a table that holds more than was wanted differs too.
     ///
-    /// The order of rules counts. The order of elements, handles, and the values of counters do not; timeouts may differ by
+    /// The order of rules counts. The order of elements, handles, and what counters and quotas have counted do not; timeouts may differ by
     /// what the kernel's clock rounds.
     ///
     /// # Errors

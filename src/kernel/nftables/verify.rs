@@ -5,7 +5,9 @@ use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use super::whole::place;
-use crate::nft::{Chain, Element, Rule, Ruleset, Set, TableId, still_element, still_rule, still_set};
+use crate::nft::{
+    Chain, Element, Flowtable, Rule, Ruleset, Set, StatefulObject, TableId, still_element, still_object, still_rule, still_set,
+};
 
 /// The coarsest clock of a kernel ticks a hundred times a second, and timeouts are rounded to it.
 const TICK: Duration = Duration::from_millis(10);
@@ -17,21 +19,36 @@ pub(super) fn difference(id: &TableId, want: &Ruleset, have: &Ruleset) -> Option
         return Some(differs(&format!("table {id}"), &table(want), &table(have)));
     }
     let sets = |ruleset: &Ruleset| {
-        let mut sets = named(&ruleset.sets, |set| set.table == *id, |set: &Set| set.name.to_string());
-        sets.iter_mut().for_each(|(_, set)| *set = still_set(set));
-        sets
+        named(&ruleset.sets, |set| set.table == *id, |set| (format!("set {id} {}", set.name), still_set(set)))
     };
     let chains = |ruleset: &Ruleset| {
-        let mut chains = named(&ruleset.chains, |chain| chain.table == *id, |chain: &Chain| chain.name.to_string());
-        for (_, chain) in &mut chains {
+        let chain = |chain: &Chain| {
+            let mut chain = chain.clone();
             if let Some(base) = &mut chain.base {
                 base.devices.sort();
             }
-        }
-        chains
+            (format!("chain {id} {}", chain.name), chain)
+        };
+        named(&ruleset.chains, |chain| chain.table == *id, chain)
     };
-    pairs(&format!("set {id}"), &sets(want), &sets(have))
-        .or_else(|| pairs(&format!("chain {id}"), &chains(want), &chains(have)))
+    let objects = |ruleset: &Ruleset| {
+        let object = |object: &StatefulObject| {
+            (format!("{} {id} {}", object.state.kind(), object.name), still_object(object))
+        };
+        named(&ruleset.objects, |object| object.table == *id, object)
+    };
+    let flowtables = |ruleset: &Ruleset| {
+        let flowtable = |flowtable: &Flowtable| {
+            let mut flowtable = flowtable.clone();
+            flowtable.devices.sort();
+            (format!("flowtable {id} {}", flowtable.name), flowtable)
+        };
+        named(&ruleset.flowtables, |flowtable| flowtable.table == *id, flowtable)
+    };
+    pairs(&sets(want), &sets(have))
+        .or_else(|| pairs(&chains(want), &chains(have)))
+        .or_else(|| pairs(&objects(want), &objects(have)))
+        .or_else(|| pairs(&flowtables(want), &flowtables(have)))
         .or_else(|| want.sets.iter().filter(|set| set.table == *id).find_map(|set| elements(set, want, have)))
         .or_else(|| want.chains.iter().filter(|chain| chain.table == *id).find_map(|chain| rules(chain, want, have)))
 }
@@ -40,23 +57,24 @@ fn differs(what: &str, want: &impl std::fmt::Debug, have: &impl std::fmt::Debug)
     format!("{what} differs: wanted {want:?}, found {have:?}")
 }
 
-fn named<T: Clone>(all: &[T], wanted: impl Fn(&T) -> bool, name: impl Fn(&T) -> String) -> Vec<(String, T)> {
-    let mut named: Vec<_> = all.iter().filter(|item| wanted(item)).map(|item| (name(item), item.clone())).collect();
+/// Those of a table, each under what it is called and as it is compared, in order of that.
+fn named<T>(all: &[T], of_table: impl Fn(&T) -> bool, as_compared: impl Fn(&T) -> (String, T)) -> Vec<(String, T)> {
+    let mut named: Vec<_> = all.iter().filter(|item| of_table(item)).map(as_compared).collect();
     named.sort_by(|a, b| a.0.cmp(&b.0));
     named
 }
 
 /// Compares two lists that are sorted by name.
-fn pairs<T: PartialEq + std::fmt::Debug>(what: &str, want: &[(String, T)], have: &[(String, T)]) -> Option<String> {
+fn pairs<T: PartialEq + std::fmt::Debug>(want: &[(String, T)], have: &[(String, T)]) -> Option<String> {
     let there = |list: &[(String, T)], name: &str| list.binary_search_by(|(other, _)| other.as_str().cmp(name)).is_ok();
     if let Some((name, _)) = want.iter().find(|(name, _)| !there(have, name)) {
-        return Some(format!("{what} {name} is not there"));
+        return Some(format!("{name} is not there"));
     }
     if let Some((name, _)) = have.iter().find(|(name, _)| !there(want, name)) {
-        return Some(format!("{what} {name} is there, and was not wanted"));
+        return Some(format!("{name} is there, and was not wanted"));
     }
     let different = want.iter().zip(have).find(|(want, have)| want != have);
-    different.map(|((name, want), (_, have))| differs(&format!("{what} {name}"), want, have))
+    different.map(|((name, want), (_, have))| differs(name, want, have))
 }
 
 fn elements(set: &Set, want: &Ruleset, have: &Ruleset) -> Option<String> {
@@ -123,4 +141,36 @@ fn rules(chain: &Chain, want: &Ruleset, have: &Ruleset) -> Option<String> {
         return Some(format!("{what} has {} rules, {} were wanted", have.len(), want.len()));
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nft::{Extra, Family, FlowtableName, InterfaceName, Priority, Table, TableName};
+
+    /// The kernels of tests may have no flowtables.
+    #[test]
+    fn flowtables_are_compared() {
+        let id = TableId { family: Family::Inet, name: TableName::new("t").unwrap() };
+        let flowtable = Flowtable {
+            table: id.clone(),
+            name: FlowtableName::new("fast").unwrap(),
+            priority: Priority(0),
+            devices: ["b", "a"].map(|name| InterfaceName::new(name).unwrap()).to_vec(),
+            offload: false,
+            counter: false,
+            extra: Extra::default(),
+        };
+        let want =
+            Ruleset { tables: vec![Table::new(id.clone())], flowtables: vec![flowtable.clone()], ..Ruleset::default() };
+        let of = |flowtables| difference(&id, &want, &Ruleset { flowtables, ..want.clone() });
+        let (mut turned, mut other) = (flowtable.clone(), flowtable.clone());
+        turned.devices.reverse();
+        other.counter = true;
+        assert_eq!(of(vec![turned]), None);
+        assert_eq!(of(vec![]).as_deref(), Some("flowtable inet t fast is not there"));
+        assert!(of(vec![other]).is_some_and(|clause| clause.starts_with("flowtable inet t fast differs")));
+        let more = Flowtable { name: FlowtableName::new("more").unwrap(), ..flowtable.clone() };
+        assert_eq!(of(vec![flowtable, more]).as_deref(), Some("flowtable inet t more is there, and was not wanted"));
+    }
 }
