@@ -54,10 +54,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 fn follow(monitor: &mut Monitor) -> ringfence::Result<()> {
     loop {
         match monitor.next(None)? {
-            Some(Change::Committed { generation, by, operations, .. }) => {
+            Some(Change::Committed { generation, by, edits, .. }) => {
                 let by = by.map_or_else(String::new, |by| format!(" by {} ({})", by.name.escape_debug(), by.pid));
                 println!("generation {}{by}:", generation.0);
-                operations.iter().for_each(|operation| println!("  {operation}"));
+                edits.iter().for_each(|edit| println!("  {edit}"));
             }
             Some(_) => println!("some changes were lost: compare again"),
             None => {}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ringfence::kernel::KernelError;
 use ringfence::kernel::nftables::{Change, Monitor, Socket, dry_run};
 use ringfence::nft::*;
+use ringfence::wire::nftables::{Deleted, Edit};
 use ringfence::{Error, ErrorKind};
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities, set_capabilities, unshare_unsafe};
 
@@ -887,24 +888,92 @@ fn changes_by_others_are_heard() {
         let objects = [Object::Table(table(&id)), Object::Chain(chain(&id, "c", None)), Object::Rule(rule.clone())];
         let made = socket.commit(&add(objects)).unwrap();
         let patience = Some(Duration::from_secs(5));
-        let Some(Change::Committed { generation, by, operations, undecoded, .. }) = monitor.next(patience).unwrap()
-        else {
+        let Some(Change::Committed { generation, by, edits, undecoded, .. }) = monitor.next(patience).unwrap() else {
             panic!("nothing heard")
         };
         assert_eq!((generation, undecoded), (made, 0));
         assert!(by.is_some());
-        let shown: Vec<_> = operations.iter().map(ToString::to_string).collect();
+        let shown: Vec<_> = edits.iter().map(ToString::to_string).collect();
         assert_eq!(shown[..2], ["add table inet heard", "add chain inet heard c"]);
-        assert!(matches!(&operations[2].object, Object::Rule(heard) if heard.exprs == rule.exprs));
+        assert!(matches!(&edits[2], Edit::Added(Object::Rule(heard)) if heard.exprs == rule.exprs));
 
         let mut transaction = Transaction::new();
         transaction.push(Verb::Delete, Object::Table(table(&id)));
         socket.commit(&transaction).unwrap();
-        let Some(Change::Committed { operations, .. }) = monitor.next(patience).unwrap() else {
-            panic!("nothing heard")
+        let Some(Change::Committed { edits, .. }) = monitor.next(patience).unwrap() else { panic!("nothing heard") };
+        assert!(edits.iter().all(|edit| matches!(edit, Edit::Deleted(_))));
+        assert!(edits.contains(&Edit::Deleted(Deleted::Table(id.clone()))));
+    });
+}
+
+#[test]
+fn whatever_is_deleted_is_heard_by_its_name() {
+    in_namespace(|| {
+        let id = id(Family::Inet, "gone");
+        let (table_id, name) = (id.clone(), |name| SetName::new(name).unwrap());
+        let object = |name, state| StatefulObject::new(&id, &ObjectName::new(name).unwrap(), state);
+        let counter = object("n", State::Counter { packets: 0, bytes: 0 });
+        let quota = object("n", State::Quota(Quota { bytes: 50, used: 0, over: false }));
+        let map = Set { data: Some(MapTo::Verdict), ..set(&id, "m", &[Datatype::Ipv4Addr]) };
+        let elements = vec![Element::new(be32(1)), Element::new(be32(2))];
+        let of_set = |elements| Object::Elements { table: id.clone(), set: name("s"), elements };
+        let mut monitor = Monitor::open().unwrap();
+        let mut socket = Socket::open().unwrap();
+        let mut edits = |transaction: &Transaction| {
+            socket.commit(transaction).unwrap();
+            match monitor.next(Some(Duration::from_secs(30))).unwrap() {
+                Some(Change::Committed { edits, undecoded: 0, .. }) => edits,
+                other => panic!("{other:?}"),
+            }
         };
-        assert!(operations.iter().all(|operation| operation.verb == Verb::Delete));
-        assert!(operations.iter().any(|operation| matches!(&operation.object, Object::Table(gone) if gone.id == id)));
+        for verb in [Verb::Delete, Verb::Destroy] {
+            let made = edits(&add([
+                Object::Table(table(&id)),
+                Object::Chain(chain(&id, "c", Some(base(Hook::Input)))),
+                Object::Stateful(counter.clone()),
+                Object::Stateful(quota.clone()),
+                Object::Set(set(&id, "s", &[Datatype::Ipv4Addr])),
+                Object::Set(map.clone()),
+                of_set(elements.clone()),
+                Object::Rule(Rule::new(&id, &chain_name("c")).counter()),
+            ]));
+            let rule = made.iter().find_map(|edit| match edit {
+                Edit::Added(Object::Rule(rule)) => Some(rule.clone()),
+                _ => None,
+            });
+            let rule = rule.unwrap();
+            let handle = rule.handle.unwrap();
+            let table = || table_id.clone();
+            let stateful = |object: &StatefulObject| Deleted::Stateful {
+                table: table(),
+                name: object.name.clone(),
+                kind: object.state.kind(),
+            };
+            let each = [
+                (Object::Rule(rule), Deleted::Rule { table: table(), chain: chain_name("c"), handle }),
+                (
+                    of_set(elements[1..].to_vec()),
+                    Deleted::Elements { table: table(), set: name("s"), elements: elements[1..].to_vec() },
+                ),
+                (Object::Set(set(&id, "s", &[Datatype::Mark])), Deleted::Set { table: table(), name: name("s") }),
+                (Object::Set(map.clone()), Deleted::Set { table: table(), name: name("m") }),
+                (Object::Stateful(counter.clone()), stateful(&counter)),
+                (Object::Stateful(quota.clone()), stateful(&quota)),
+                (
+                    Object::Chain(chain(&id, "c", None)),
+                    Deleted::Chain { table: table(), name: chain_name("c"), devices: Vec::new() },
+                ),
+                (Object::Table(Table::new(id.clone())), Deleted::Table(table())),
+            ];
+            for (object, deleted) in each {
+                let shown = format!("{verb} {object}");
+                let mut transaction = Transaction::new();
+                transaction.push(verb, object);
+                let heard = edits(&transaction);
+                assert!(heard.contains(&Edit::Deleted(deleted.clone())), "{shown}: {heard:?}");
+                assert!(heard.iter().all(|edit| matches!(edit, Edit::Deleted(_))), "{shown}: {heard:?}");
+            }
+        }
     });
 }
 

@@ -6,6 +6,7 @@ use ringfence::audit::Event;
 use ringfence::nft::{Object, Transaction, Verb};
 use ringfence::wire::btf::Btf;
 use ringfence::wire::netlink::{self, Attributes, HEADER_LEN, Message};
+use ringfence::wire::nftables::Edit;
 use ringfence::wire::packet::{self, Packet, Transport, Version};
 use ringfence::wire::{conntrack, inet_diag, nflog, nftables, rtnetlink as route};
 
@@ -61,7 +62,7 @@ pub fn nftables(datagram: &[u8]) {
         let _ = nftables::handle(&message);
         let change = nftables::change(&message);
         let Ok(mut object) = nftables::decode(&message) else { continue };
-        assert_eq!(change.map(|operation| (operation.verb, operation.object)), Ok((Verb::Add, object.clone())));
+        assert_eq!(change, Ok(Edit::Added(object.clone())));
         if let Object::Rule(rule) = &mut object {
             // A dump has it, and a new rule can't choose its own.
             rule.handle = None;

@@ -86,10 +86,10 @@ pub struct Operation {
     pub object: Object,
 }
 
-impl fmt::Display for Operation {
-    /// Shows it as an error message names it: `add rule inet ringfence output`.
+impl fmt::Display for Verb {
+    /// As nft(8) names it, where it has it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = match self.verb {
+        f.write_str(match self {
             Verb::Add => "add",
             Verb::Create => "create",
             Verb::Insert => "insert",
@@ -98,30 +98,39 @@ impl fmt::Display for Operation {
             Verb::Delete => "delete",
             Verb::Destroy => "destroy",
             Verb::Flush => "flush",
-        };
-        match &self.object {
-            Object::Table(table) => write!(f, "{verb} table {}", table.id),
-            Object::Chain(chain) => write!(f, "{verb} chain {} {}", chain.table, chain.name),
+        })
+    }
+}
+
+impl fmt::Display for Object {
+    /// Shows what names it: `rule inet ringfence output`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Object::Table(table) => write!(f, "table {}", table.id),
+            Object::Chain(chain) => write!(f, "chain {} {}", chain.table, chain.name),
             Object::Rule(rule) => {
-                write!(f, "{verb} rule {} {}", rule.table, rule.chain)?;
+                write!(f, "rule {} {}", rule.table, rule.chain)?;
                 match (&rule.comment, rule.handle) {
                     (Some(comment), _) => write!(f, " (\"{comment}\")"),
                     (None, Some(handle)) => write!(f, " handle {}", handle.0),
                     (None, None) => Ok(()),
                 }
             }
-            Object::Set(set) if set.data.is_some() => write!(f, "{verb} map {} {}", set.table, set.name),
-            Object::Set(set) => write!(f, "{verb} set {} {}", set.table, set.name),
-            Object::Elements { table, set, elements } => {
-                write!(f, "{verb} {} elements of set {table} {set}", elements.len())
-            }
-            Object::Stateful(object) => {
-                write!(f, "{verb} {} {} {}", object.state.kind(), object.table, object.name)
-            }
-            Object::Flowtable(flowtable) => write!(f, "{verb} flowtable {} {}", flowtable.table, flowtable.name),
-            Object::ChainName { table, handle, to } => write!(f, "{verb} chain {table} handle {} to {to}", handle.0),
-            Object::Everything => write!(f, "{verb} ruleset"),
+            Object::Set(set) if set.data.is_some() => write!(f, "map {} {}", set.table, set.name),
+            Object::Set(set) => write!(f, "set {} {}", set.table, set.name),
+            Object::Elements { table, set, elements } => write!(f, "{} elements of set {table} {set}", elements.len()),
+            Object::Stateful(object) => write!(f, "{} {} {}", object.state.kind(), object.table, object.name),
+            Object::Flowtable(flowtable) => write!(f, "flowtable {} {}", flowtable.table, flowtable.name),
+            Object::ChainName { table, handle, to } => write!(f, "chain {table} handle {} to {to}", handle.0),
+            Object::Everything => f.write_str("ruleset"),
         }
+    }
+}
+
+impl fmt::Display for Operation {
+    /// Shows it as an error message names it: `add rule inet ringfence output`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb, self.object)
     }
 }
 

@@ -25,8 +25,9 @@ use super::monitor::Hub;
 use crate::audit::Tampering;
 use crate::kernel::child::{Child, Killer};
 use crate::kernel::nftables::{Change, Monitor};
-use crate::nft::{Object, Operation, Ruleset};
+use crate::nft::{Object, Ruleset};
 use crate::policy::OnTampering;
+use crate::wire::nftables::{Deleted, Edit};
 use crate::{Error, ErrorKind, Result};
 
 /// How long nothing is listened to after something was heard. It doubles while the rules keep being changed, or others without pause.
@@ -294,16 +295,17 @@ fn hear(changes: &mut Monitor) -> Vec<Change> {
 fn describe(hub: &Hub, theirs: &[&Change]) -> Tampering {
     let mut tampering = Tampering::at(SystemTime::now(), hub.name().clone(), "inside", "reported");
     for change in theirs {
-        if let Change::Committed { by, operations, undecoded, .. } = change {
+        if let Change::Committed { by, edits, undecoded, .. } = change {
             let by = by.as_ref().map(|by| (by.pid, by.name.as_str()));
             // Who deletes a table deletes all that is in it first: what says most comes first here.
-            let mut operations: Vec<&Operation> = operations.iter().collect();
-            operations.sort_by_key(|operation| match &operation.object {
-                Object::Table(_) => 0,
-                Object::Chain(_) | Object::Set(_) => 1,
+            let mut edits: Vec<&Edit> = edits.iter().collect();
+            edits.sort_by_key(|edit| match edit {
+                Edit::Added(Object::Table(_)) | Edit::Deleted(Deleted::Table(_)) => 0,
+                Edit::Added(Object::Chain(_) | Object::Set(_)) => 1,
+                Edit::Deleted(Deleted::Chain { .. } | Deleted::Set { .. }) => 1,
                 _ => 2,
             });
-            tampering.add(by, operations.iter().map(ToString::to_string), *undecoded as u64);
+            tampering.add(by, edits.iter().map(ToString::to_string), *undecoded as u64);
         }
     }
     tampering

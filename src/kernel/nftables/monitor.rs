@@ -8,9 +8,9 @@ use rustix::net::sockopt;
 
 use super::{MAX_DATAGRAMS, Received, Socket};
 use crate::kernel::refusal::undecodable;
-use crate::nft::{Generation, Operation, TableId};
+use crate::nft::{Generation, TableId};
 use crate::wire::netlink;
-use crate::wire::nftables::{self, Author};
+use crate::wire::nftables::{self, Author, Edit};
 use crate::{Error, ErrorKind, Result};
 
 /// `NFNLGRP_NFTABLES`.
@@ -22,7 +22,7 @@ const RECEIVE_BUFFER: usize = 32 << 20;
 /// Room where a few tables are listened to: whoever changes others can make the kernel hold no more than that for us.
 const RECEIVE_BUFFER_OF_SOME: usize = 1 << 18;
 
-/// How many operations of one transaction are kept then, and how many transactions wait: whoever listens decides what memory it costs, not whoever commits.
+/// How many edits of one transaction are kept then, and how many transactions wait: whoever listens decides what memory it costs, not whoever commits.
 const MOST_OF_SOME: usize = 128;
 
 /// How many datagrams are read then before the caller has its turn: in a flood it would else never end.
@@ -40,9 +40,9 @@ pub enum Change {
         port: u32,
         /// Who committed it, as far as the kernel tells.
         by: Option<Author>,
-        /// What it added ([`Verb::Add`](crate::nft::Verb::Add)) and deleted ([`Verb::Delete`](crate::nft::Verb::Delete)), in order. What
-        /// could not be decoded is left out, and counted, and so is what a monitor [of some tables](Monitor::on) keeps no more of.
-        operations: Vec<Operation>,
+        /// What it added and deleted, in order. What could not be decoded is left out, and counted, and so is what a monitor
+        /// [of some tables](Monitor::on) keeps no more of.
+        edits: Vec<Edit>,
         /// How many messages were left out.
         undecoded: usize,
     },
@@ -62,9 +62,9 @@ pub enum Change {
 /// let mut monitor = Monitor::open()?;
 /// loop {
 ///     match monitor.next(None)? {
-///         Some(Change::Committed { generation, by, operations, .. }) => {
+///         Some(Change::Committed { generation, by, edits, .. }) => {
 ///             let by = by.map(|by| by.name).unwrap_or_default();
-///             println!("generation {}: {} changes by {by}", generation.0, operations.len());
+///             println!("generation {}: {} changes by {by}", generation.0, edits.len());
 ///         }
 ///         Some(Change::Lost) => println!("some changes were lost"),
 ///         _ => {}
@@ -80,7 +80,7 @@ pub struct Monitor {
     /// The tables that count; all when absent.
     only: Option<Vec<TableId>>,
     /// Of the transaction whose messages are being read.
-    operations: Vec<Operation>,
+    edits: Vec<Edit>,
     undecoded: usize,
     /// Nothing waited any more when it was last looked.
     drained: bool,
@@ -127,7 +127,7 @@ impl Monitor {
             Error::new(kind, "can't listen for changes of the ruleset").because(cause)
         })?;
         let ready = std::collections::VecDeque::new();
-        Ok(Self { socket, only, operations: Vec::new(), undecoded: 0, drained: false, read: 0, ready })
+        Ok(Self { socket, only, edits: Vec::new(), undecoded: 0, drained: false, read: 0, ready })
     }
 
     /// Takes the next change that has come already. `None` when there is none, or not after some thousand messages that are about other tables.
@@ -192,7 +192,7 @@ impl Monitor {
                     return Ok(());
                 }
                 Received::Lost => {
-                    self.operations.clear();
+                    self.edits.clear();
                     self.undecoded = 0;
                     if self.ready.back() != Some(&Change::Lost) {
                         self.ready.push_back(Change::Lost);
@@ -206,19 +206,19 @@ impl Monitor {
                 let message = message.map_err(undecodable)?;
                 if nftables::is_commit(&message) {
                     let (generation, by) = nftables::commit(&message).map_err(undecodable)?;
-                    let operations = std::mem::take(&mut self.operations);
+                    let edits = std::mem::take(&mut self.edits);
                     let undecoded = std::mem::take(&mut self.undecoded);
-                    if self.only.is_none() || !operations.is_empty() || undecoded > 0 {
+                    if self.only.is_none() || !edits.is_empty() || undecoded > 0 {
                         let port = message.header.port;
-                        self.ready.push_back(Change::Committed { generation, port, by, operations, undecoded });
+                        self.ready.push_back(Change::Committed { generation, port, by, edits, undecoded });
                     }
                 } else if self.only.as_ref().is_none_or(|only| only.iter().any(|id| nftables::is_of(&message, id))) {
-                    if self.only.is_some() && self.operations.len() == MOST_OF_SOME {
+                    if self.only.is_some() && self.edits.len() == MOST_OF_SOME {
                         self.undecoded += 1;
                         continue;
                     }
                     match nftables::change(&message) {
-                        Ok(operation) => self.operations.push(operation),
+                        Ok(edit) => self.edits.push(edit),
                         Err(_) => self.undecoded += 1,
                     }
                 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::whole::place;
 use crate::nft::{
-    Chain, Element, Flowtable, Rule, Ruleset, Set, StatefulObject, TableId, still_element, still_object, still_rule, still_set,
+    Chain, Element, Flowtable, Rule, Ruleset, Set, StatefulObject, TableId, still_element, still_object, still_rule,
+    still_set,
 };
 
 /// The coarsest clock of a kernel ticks a hundred times a second, and timeouts are rounded to it.
@@ -32,9 +33,8 @@ pub(super) fn difference(id: &TableId, want: &Ruleset, have: &Ruleset) -> Option
         named(&ruleset.chains, |chain| chain.table == *id, chain)
     };
     let objects = |ruleset: &Ruleset| {
-        let object = |object: &StatefulObject| {
-            (format!("{} {id} {}", object.state.kind(), object.name), still_object(object))
-        };
+        let object =
+            |object: &StatefulObject| (format!("{} {id} {}", object.state.kind(), object.name), still_object(object));
         named(&ruleset.objects, |object| object.table == *id, object)
     };
     let flowtables = |ruleset: &Ruleset| {

@@ -16,7 +16,7 @@ mod request;
 mod tests;
 mod user_data;
 
-pub use decode::{Author, change, commit, decode, generation, handle};
+pub use decode::{Author, Deleted, Edit, change, commit, decode, generation, handle};
 pub(crate) use decode::{count, is_commit, is_of};
 pub(crate) use encode::encode_from;
 pub use encode::{Batch, EncodeError, Part, encode};

@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use super::{Rest, expr, fields, missing, name, table_id, unknown};
-use crate::nft::{Data, Element, ElementData, Family, Object, ObjectName, SetName};
+use crate::nft::{Data, Element, ElementData, Family, ObjectName, SetName, TableId};
 use crate::wire::netlink::{Attribute, Attributes, DecodeError};
 use crate::wire::nftables::{ELEMENT_CATCH_ALL, ELEMENT_INTERVAL_END, user_data};
 
-pub(super) fn list(family: Family, attributes: Attributes<'_>, offset: usize) -> Result<Object, DecodeError> {
+/// Elements, and the set that they are of.
+pub(super) fn list(
+    family: Family,
+    attributes: Attributes<'_>,
+    offset: usize,
+) -> Result<(TableId, SetName, Vec<Element>), DecodeError> {
     const WHAT: &str = "elements";
     let (mut table, mut set, mut elements) = (None, None, Vec::new());
     for attribute in attributes {
@@ -19,11 +24,9 @@ pub(super) fn list(family: Family, attributes: Attributes<'_>, offset: usize) ->
             _ => {}
         }
     }
-    Ok(Object::Elements {
-        table: table.ok_or_else(|| missing(WHAT, offset, "a table"))?,
-        set: set.ok_or_else(|| missing(WHAT, offset, "a set"))?,
-        elements,
-    })
+    let table = table.ok_or_else(|| missing(WHAT, offset, "a table"))?;
+    let set = set.ok_or_else(|| missing(WHAT, offset, "a set"))?;
+    Ok((table, set, elements))
 }
 
 fn value(what: &'static str, nest: Attribute<'_>) -> Result<Data, DecodeError> {

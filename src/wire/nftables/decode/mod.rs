@@ -4,6 +4,7 @@
 //! expression without a type of its own stays as the kernel spelled it. Left out is what the kernel counts and numbers by
 //! itself (handles of tables, sets and chains, use counts), and what it dumps but does not take back.
 
+mod edit;
 mod element;
 mod expr;
 mod fields;
@@ -13,10 +14,10 @@ mod table;
 
 use std::borrow::Cow;
 
+pub use edit::{Deleted, Edit, change};
+
 use super::{GENERIC_LEN, Kind};
-use crate::nft::{
-    Extra, Family, Generation, Handle, NameError, Object, Operation, RawAttribute, TableId, TableName, Verb,
-};
+use crate::nft::{Extra, Family, Generation, Handle, NameError, Object, RawAttribute, TableId, TableName};
 use crate::wire::netlink::{Attribute, DecodeError, Message};
 
 fn missing(what: &'static str, offset: usize, need: impl Into<Cow<'static, str>>) -> DecodeError {
@@ -48,32 +49,7 @@ fn name<T>(
 ///
 /// `linux/netfilter/nf_tables.h`: `NFT_MSG_NEWTABLE` and so on.
 pub fn decode(message: &Message<'_>) -> Result<Object, DecodeError> {
-    object(message, message.header.kind)
-}
-
-/// Decodes a message of the kernel's about a change: what was done, and to what.
-///
-/// # Errors
-///
-/// As [`decode`](fn@decode).
-///
-/// # References
-///
-/// `linux/netfilter/nfnetlink.h`: `NFNLGRP_NFTABLES`.
-pub fn change(message: &Message<'_>) -> Result<Operation, DecodeError> {
-    const DELETIONS: [(Kind, Kind); 7] = [
-        (Kind::DelTable, Kind::NewTable),
-        (Kind::DelChain, Kind::NewChain),
-        (Kind::DelRule, Kind::NewRule),
-        (Kind::DelSet, Kind::NewSet),
-        (Kind::DelSetElem, Kind::NewSetElem),
-        (Kind::DelObject, Kind::NewObject),
-        (Kind::DelFlowtable, Kind::NewFlowtable),
-    ];
-    match DELETIONS.iter().find(|(deletion, _)| deletion.to_wire() == message.header.kind) {
-        Some((_, new)) => Ok(Operation { verb: Verb::Delete, object: object(message, new.to_wire())? }),
-        None => Ok(Operation { verb: Verb::Add, object: decode(message)? }),
-    }
+    object(message)
 }
 
 /// The number that the kernel gave to what a message is about. `None` for elements, which have none.
@@ -112,27 +88,35 @@ pub(crate) fn count(message: &Message<'_>) -> Result<Option<u32>, DecodeError> {
 fn number_at<'a>(places: &[(Kind, u16)], message: &Message<'a>) -> Result<Option<Attribute<'a>>, DecodeError> {
     let place = places.iter().find(|(kind, _)| kind.to_wire() == message.header.kind);
     let Some((_, place)) = place else { return Ok(None) };
+    attribute(message, *place)
+}
+
+/// The first attribute of that number.
+fn attribute<'a>(message: &Message<'a>, number: u16) -> Result<Option<Attribute<'a>>, DecodeError> {
     for attribute in message.attributes("nf_tables header", GENERIC_LEN)? {
         let attribute = attribute?;
-        if attribute.kind == *place {
+        if attribute.kind == number {
             return Ok(Some(attribute));
         }
     }
     Ok(None)
 }
 
-fn object(message: &Message<'_>, kind: u16) -> Result<Object, DecodeError> {
+fn object(message: &Message<'_>) -> Result<Object, DecodeError> {
     let offset = message.offset;
     let attributes = message.attributes("nf_tables header", GENERIC_LEN)?;
     let number = message.payload.first().copied().unwrap_or(0);
     let family =
         Family::from_wire(number).ok_or_else(|| unknown("nf_tables header", offset, format!("family {number}")))?;
-    match kind {
+    match message.header.kind {
         kind if kind == Kind::NewTable.to_wire() => table::table(family, attributes, offset).map(Object::Table),
         kind if kind == Kind::NewChain.to_wire() => table::chain(family, attributes, offset).map(Object::Chain),
         kind if kind == Kind::NewRule.to_wire() => table::rule(family, attributes, offset).map(Object::Rule),
         kind if kind == Kind::NewSet.to_wire() => set::set(family, attributes, offset).map(Object::Set),
-        kind if kind == Kind::NewSetElem.to_wire() => element::list(family, attributes, offset),
+        kind if kind == Kind::NewSetElem.to_wire() => {
+            let (table, set, elements) = element::list(family, attributes, offset)?;
+            Ok(Object::Elements { table, set, elements })
+        }
         kind if kind == Kind::NewObject.to_wire() => object::stateful(family, attributes, offset).map(Object::Stateful),
         kind if kind == Kind::NewFlowtable.to_wire() => {
             object::flowtable(family, attributes, offset).map(Object::Flowtable)
