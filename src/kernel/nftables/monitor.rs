@@ -148,7 +148,8 @@ impl Monitor {
     ///
     /// [`ErrorKind::Io`] when the socket fails, [`ErrorKind::Decode`] when what comes is no netlink.
     pub fn next(&mut self, patience: Option<Duration>) -> Result<Option<Change>> {
-        let end = patience.map(|patience| std::time::Instant::now() + patience);
+        // What ends past the end of time never does.
+        let end = patience.and_then(|patience| std::time::Instant::now().checked_add(patience));
         loop {
             self.drain()?;
             if let Some(change) = self.ready.pop_front() {
