@@ -574,6 +574,23 @@ fn the_part_that_is_wrong_is_named() {
 }
 
 #[test]
+fn a_feature_that_the_kernel_lacks_is_unsupported() {
+    in_namespace(|| {
+        let id = id(Family::Ip, "lacking");
+        let helper = CtHelper { helper: "nobody".into(), l3proto: None, l4proto: 6 };
+        let object = StatefulObject::new(&id, &ObjectName::new("h").unwrap(), State::CtHelper(helper));
+        let start = [Object::Table(table(&id)), Object::Stateful(object.clone())];
+        let mut socket = Socket::open().unwrap();
+        let error = socket.commit(&add(start)).unwrap_err();
+        assert_eq!((error.kind(), leaf(&error).errno), (ErrorKind::Unsupported, libc::ENOENT), "{error:?}");
+        assert!(error.advice().unwrap().contains("`nobody`"), "{error:?}");
+        // Without its table it is not the kernel that lacks something.
+        let error = socket.commit(&add([Object::Stateful(object)])).unwrap_err();
+        assert_eq!((error.kind(), leaf(&error).errno), (ErrorKind::Kernel, libc::ENOENT), "{error:?}");
+    });
+}
+
+#[test]
 fn a_stale_generation_is_a_conflict() {
     in_namespace(|| {
         let mut socket = Socket::open().unwrap();

@@ -1,7 +1,12 @@
 //! Error numbers to errors that name the operation and say what to do.
 
+use std::borrow::Cow;
+
 use crate::kernel::refusal::KernelError;
-use crate::nft::{Expr, Generation, KnownObject, Object, ObjectType, Operation, Transaction, Verb};
+use crate::nft::{
+    Chain, ChainType, CtHelper, Expr, Family, Generation, KnownObject, Object, ObjectType, Operation, State,
+    StatefulObject, Transaction, Verb,
+};
 use crate::wire::netlink::Acknowledgement;
 use crate::wire::nftables::{Batch, Part};
 use crate::{Error, ErrorKind};
@@ -67,33 +72,36 @@ pub(super) fn of_commit(batch: &Batch, transaction: &Transaction, nack: &Acknowl
         _ => nack.offset.and_then(|offset| batch.attribute(nack.seq, offset)),
     };
     let (kind, hint) = of_operation(operation, part.as_ref(), nack.errno);
-    let hint = match nack.errno {
-        libc::ENOENT => not_there(operation, part.as_ref()).or(hint.map(str::to_owned)),
-        _ => hint.map(str::to_owned),
-    };
-    let mut refusal = KernelError::new(operation.to_string(), nack, hint);
+    let mut refusal = KernelError::new(operation.to_string(), nack, hint.map(Cow::into_owned));
     refusal.object = part.map(|part| part.to_string());
     refusal.attribute = attribute.map(String::into_boxed_str);
     refusal.of_kind(kind)
 }
 
-fn of_operation(operation: &Operation, part: Option<&Part>, errno: i32) -> (ErrorKind, Option<&'static str>) {
-    match errno {
+/// What to do about it.
+type Hint = Cow<'static, str>;
+
+fn of_operation(operation: &Operation, part: Option<&Part>, errno: i32) -> (ErrorKind, Option<Hint>) {
+    if let Some(lacking) = lacking(operation, part, errno) {
+        return (ErrorKind::Unsupported, Some(lacking));
+    }
+    let (kind, hint) = match errno {
+        libc::ENOENT => {
+            let hint = not_there(operation, part).map(Hint::Owned);
+            let hint = hint.unwrap_or(Hint::Borrowed("a table, chain, set or rule that it needs is not there"));
+            return (ErrorKind::Kernel, Some(hint));
+        }
         libc::EEXIST => (ErrorKind::Conflict, Some("it is there already, or differs from the one that is")),
         // Privilege was checked for the whole batch before its first operation.
         libc::EPERM => (ErrorKind::Conflict, Some("the table belongs to another process (flag `owner`)")),
-        libc::EOPNOTSUPP if has_table_flags(operation) => {
-            (ErrorKind::Unsupported, Some("flag `owner` needs Linux 5.12, `persist` Linux 6.9"))
-        }
-        libc::ENOENT if missing(operation, part).is_some() => (ErrorKind::Unsupported, missing(operation, part)),
-        libc::ENOENT => (ErrorKind::Kernel, Some("a table, chain, set or rule that it needs is not there")),
         libc::EINVAL if operation.verb == Verb::Destroy => (ErrorKind::Kernel, Some("`destroy` needs Linux 6.3")),
         libc::EBUSY => (ErrorKind::Kernel, Some("something still refers to it")),
         libc::ENFILE => (ErrorKind::Exhausted, Some("the set is full: its size is a hard cap")),
         libc::E2BIG => (ErrorKind::Exhausted, Some("the kernel takes 1024 base chains at one hook")),
         libc::ELOOP | libc::EMLINK => (ErrorKind::Kernel, Some("chains jump in a circle, or too deep")),
         _ => (ErrorKind::Kernel, None),
-    }
+    };
+    (kind, hint.map(Hint::Borrowed))
 }
 
 /// What the operation refers to and is not there. Of an expression the kernel points to the whole, and not to the name in it.
@@ -112,33 +120,87 @@ fn not_there(operation: &Operation, part: Option<&Part>) -> Option<String> {
     Some(format!("table {} has no {what}", rule.table))
 }
 
-fn has_table_flags(operation: &Operation) -> bool {
-    matches!(&operation.object, Object::Table(table) if table.flags.owner || table.flags.persist)
-}
-
-/// What of the kernel is missing, when it can't be something that the operation refers to.
-fn missing(operation: &Operation, part: Option<&Part>) -> Option<&'static str> {
-    match (&operation.object, part) {
-        (Object::Rule(rule), Some(Part::Expression { index, .. })) => {
+/// What the kernel lacks, where that is why it refuses.
+fn lacking(operation: &Operation, part: Option<&Part>, errno: i32) -> Option<Hint> {
+    let new = matches!(operation.verb, Verb::Add | Verb::Create);
+    let hint = match (errno, &operation.object, part) {
+        (libc::EOPNOTSUPP, Object::Table(table), _) if table.flags.owner || table.flags.persist => {
+            "flag `owner` needs Linux 5.12, `persist` Linux 6.9"
+        }
+        (libc::EOPNOTSUPP, Object::Table(table), _) if new && table.extra.is_empty() => {
+            option_of_family(table.id.family)
+        }
+        // Whatever else an expression needs it names.
+        (libc::ENOENT, Object::Rule(rule), Some(Part::Expression { index, .. })) => {
             let expr = rule.exprs.get(*index)?;
-            let refers = expr.set().is_some()
+            let names = expr.set().is_some()
                 || expr.chain().is_some()
                 || matches!(expr, Expr::ObjectRef { .. } | Expr::FlowOffload { .. });
-            (!refers).then(|| option_of(expr.kernel_name()))
+            return (!names).then(|| Hint::Borrowed(option_of(expr.kernel_name())));
         }
-        (Object::Stateful(object), Some(Part::Attribute { name: "type" })) => Some(match object.state.kind() {
-            ObjectType::Known(KnownObject::CtHelper | KnownObject::CtTimeout | KnownObject::CtExpectation) => {
-                option_of("ct")
+        (libc::ENOENT, Object::Chain(Chain { base: Some(base), .. }), Some(Part::Attribute { name: "type" })) => {
+            match base.kind {
+                ChainType::Nat => option_of("nat"),
+                ChainType::Filter | ChainType::Route => "the kernel has no chains of that type in that family",
             }
-            ObjectType::Known(KnownObject::Quota) => option_of("quota"),
-            ObjectType::Known(KnownObject::Limit) => option_of("limit"),
-            ObjectType::Known(KnownObject::Connlimit) => option_of("connlimit"),
-            ObjectType::Known(KnownObject::Tunnel) => option_of("tunnel"),
-            ObjectType::Known(KnownObject::Synproxy) => option_of("synproxy"),
-            _ => option_of(""),
-        }),
-        _ => None,
+        }
+        // To a table that is not there the kernel points, and to nothing where it does not know the type.
+        (libc::ENOENT, Object::Stateful(object), None) if new => return Some(option_of_object(object)),
+        (libc::ENOENT, Object::Flowtable(_), None) if new => {
+            "the kernel lacks CONFIG_NF_FLOW_TABLE or CONFIG_NF_FLOW_TABLE_INET, or the modules can't be loaded (older ones say the same of a device that is not there)"
+        }
+        _ => return None,
+    };
+    Some(Hint::Borrowed(hint))
+}
+
+fn option_of_family(family: Family) -> &'static str {
+    match family {
+        Family::Ip => "the kernel lacks CONFIG_NF_TABLES_IPV4",
+        Family::Ip6 => "the kernel lacks CONFIG_NF_TABLES_IPV6",
+        Family::Inet => "the kernel lacks CONFIG_NF_TABLES_INET",
+        Family::Arp => "the kernel lacks CONFIG_NF_TABLES_ARP",
+        Family::Bridge => "the kernel lacks CONFIG_NF_TABLES_BRIDGE, or the module can't be loaded",
+        Family::Netdev => "the kernel lacks CONFIG_NF_TABLES_NETDEV",
     }
+}
+
+fn option_of_object(object: &StatefulObject) -> Hint {
+    if let State::CtHelper(CtHelper { helper, .. }) = &object.state {
+        let option = match helper.as_str() {
+            "amanda" => "CONFIG_NF_CONNTRACK_AMANDA",
+            "ftp" => "CONFIG_NF_CONNTRACK_FTP",
+            "RAS" | "Q.931" => "CONFIG_NF_CONNTRACK_H323",
+            "irc" => "CONFIG_NF_CONNTRACK_IRC",
+            "netbios-ns" => "CONFIG_NF_CONNTRACK_NETBIOS_NS",
+            "pptp" => "CONFIG_NF_CONNTRACK_PPTP",
+            "sane" => "CONFIG_NF_CONNTRACK_SANE",
+            "sip" => "CONFIG_NF_CONNTRACK_SIP",
+            "snmp" => "CONFIG_NF_CONNTRACK_SNMP",
+            "tftp" => "CONFIG_NF_CONNTRACK_TFTP",
+            _ => {
+                let helper = helper.escape_debug();
+                return Hint::Owned(format!(
+                    "no conntrack helper is called `{helper}`, or the kernel lacks CONFIG_NFT_CT"
+                ));
+            }
+        };
+        return Hint::Owned(format!(
+            "the kernel lacks {option} or CONFIG_NFT_CT, or has no such helper for that protocol"
+        ));
+    }
+    Hint::Borrowed(match object.state.kind() {
+        ObjectType::Known(KnownObject::CtHelper | KnownObject::CtTimeout | KnownObject::CtExpectation) => {
+            option_of("ct")
+        }
+        ObjectType::Known(KnownObject::Quota) => option_of("quota"),
+        ObjectType::Known(KnownObject::Limit) => option_of("limit"),
+        ObjectType::Known(KnownObject::Connlimit) => option_of("connlimit"),
+        ObjectType::Known(KnownObject::Tunnel) => option_of("tunnel"),
+        ObjectType::Known(KnownObject::Synproxy) => option_of("synproxy"),
+        ObjectType::Known(KnownObject::SecMark) => "the kernel lacks CONFIG_NETWORK_SECMARK, or knows no such context",
+        ObjectType::Known(KnownObject::Counter) | ObjectType::Other(_) => option_of(""),
+    })
 }
 
 /// The kernel's build option for an expression.
@@ -178,20 +240,60 @@ fn error(kind: ErrorKind, operation: String, nack: &Acknowledgement, hint: Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nft::{Bytes, Extra, FlowtableName, ObjectName, Priority, Table, TableId, TableName};
     use crate::wire::netlink::Header;
     use crate::wire::nftables;
 
+    /// The error for a transaction of one operation, where the kernel points to nothing.
+    fn refused(verb: Verb, object: Object, errno: i32) -> Error {
+        let mut transaction = Transaction::new();
+        transaction.push(verb, object);
+        let batch = nftables::encode_from(&transaction, 1, false).unwrap();
+        let request = Header { len: 0, kind: 0, flags: 0, seq: batch.begin() + 1, port: 0 };
+        of_commit(&batch, &transaction, &Acknowledgement::of_errno(errno, request))
+    }
+
+    fn id() -> TableId {
+        TableId { family: Family::Inet, name: TableName::new("t").unwrap() }
+    }
+
     #[test]
     fn no_operation_is_blamed_for_want_of_memory() {
-        let mut transaction = Transaction::new();
-        transaction.push(Verb::Flush, Object::Everything);
-        let batch = nftables::encode_from(&transaction, 1, false).unwrap();
-        let of = |errno| {
-            let request = Header { len: 0, kind: 0, flags: 0, seq: batch.begin() + 1, port: 0 };
-            of_commit(&batch, &transaction, &Acknowledgement::of_errno(errno, request))
-        };
+        let of = |errno| refused(Verb::Flush, Object::Everything, errno);
         assert_eq!(of(libc::EBUSY).to_string(), "can't flush ruleset");
         assert_eq!(of(libc::ENOMEM).to_string(), "can't commit the transaction");
         assert_eq!(of(libc::ENOMEM).kind(), ErrorKind::Exhausted);
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_unsupported_and_named() {
+        let object = |state| Object::Stateful(StatefulObject::new(&id(), &ObjectName::new("o").unwrap(), state));
+        let helper = |name: &str| object(State::CtHelper(CtHelper { helper: name.into(), l3proto: None, l4proto: 6 }));
+        let flowtable = Object::Flowtable(crate::nft::Flowtable {
+            table: id(),
+            name: FlowtableName::new("f").unwrap(),
+            priority: Priority(0),
+            devices: Vec::new(),
+            offload: false,
+            counter: false,
+            extra: Extra::default(),
+        });
+        let tunnel = object(State::Raw { kind: KnownObject::Tunnel.into(), data: Bytes::default() });
+        let arp = TableId { family: Family::Arp, ..id() };
+        let lacking = [
+            (flowtable.clone(), libc::ENOENT, "CONFIG_NF_FLOW_TABLE"),
+            (tunnel.clone(), libc::ENOENT, "CONFIG_NFT_TUNNEL"),
+            (helper("ftp"), libc::ENOENT, "CONFIG_NF_CONNTRACK_FTP"),
+            (helper("nobody"), libc::ENOENT, "helper is called `nobody`"),
+            (Object::Table(Table::new(arp)), libc::EOPNOTSUPP, "CONFIG_NF_TABLES_ARP"),
+        ];
+        for (object, errno, option) in lacking {
+            let error = refused(Verb::Create, object, errno);
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+            assert!(error.advice().is_some_and(|advice| advice.contains(option)), "{error:?}");
+        }
+        for object in [flowtable, tunnel] {
+            assert_eq!(refused(Verb::Delete, object, libc::ENOENT).kind(), ErrorKind::Kernel);
+        }
     }
 }
