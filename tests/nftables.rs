@@ -574,6 +574,60 @@ fn the_part_that_is_wrong_is_named() {
 }
 
 #[test]
+fn why_something_is_refused_is_told() {
+    in_namespace(|| {
+        let id = id(Family::Inet, "why");
+        let (map, fixed) = (SetName::new("m").unwrap(), set(&id, "fixed", &[Datatype::InetService]));
+        let fixed = Set { flags: SetFlags { constant: true, ..SetFlags::default() }, ..fixed };
+        let uses = Rule::new(&id, &chain_name("c")).expr(payload(PayloadBase::Transport, 2, 2)).expr(Expr::Lookup {
+            set: fixed.name.clone(),
+            sreg: Register::FIRST,
+            negated: false,
+        });
+        let start = [
+            Object::Table(table(&id)),
+            Object::Chain(chain(&id, "c", Some(base(Hook::Input)))),
+            Object::Set(Set { data: Some(MapTo::Verdict), name: map.clone(), ..fixed.clone() }),
+            Object::Set(fixed.clone()),
+            Object::Rule(uses),
+        ];
+        let mut socket = Socket::open().unwrap();
+        socket.commit(&add(start)).unwrap();
+        let of =
+            |set: &SetName, element| Object::Elements { table: id.clone(), set: set.clone(), elements: vec![element] };
+        let leading = |chain| {
+            let verdict = ElementData::Verdict(Verdict::Jump(chain_name(chain)));
+            of(&map, Element::leading(Data::be16(5), verdict))
+        };
+        let rule = |expr| Object::Rule(Rule::new(&id, &chain_name("c")).expr(expr));
+        let at = |kind, hook, priority| {
+            let base = BaseChain { kind, priority: Priority(priority), ..base(hook) };
+            Object::Chain(chain(&id, "n", Some(base)))
+        };
+        let masquerade = Expr::Masquerade(NatPorts { ports: None, flags: NatFlags(0) });
+        let mut change = |verb, object: Object, hint: &str| {
+            let shown = object.to_string();
+            let mut transaction = Transaction::new();
+            transaction.push(verb, object);
+            let error = socket.commit(&transaction).unwrap_err();
+            assert!(error.advice().is_some_and(|advice| advice.contains(hint)), "{shown}: {error:?}");
+            assert_eq!(error.kind(), ErrorKind::Kernel, "{shown}: {error:?}");
+        };
+        change(Verb::Add, leading("nowhere"), "table inet why has no chain `nowhere`");
+        change(Verb::Add, leading("c"), "an element can't jump to a base chain");
+        change(Verb::Add, rule(Expr::Verdict(Verdict::Jump(chain_name("c")))), "a rule can't jump to a base chain");
+        change(Verb::Delete, of(&map, Element::new(Data::be16(7))), "set m has no element 0x0007");
+        change(Verb::Add, of(&fixed.name, Element::new(Data::be16(7))), "the set is constant, and in use");
+        change(Verb::Add, rule(masquerade), "`masquerade` is for chains of type nat at hook postrouting");
+        change(Verb::Add, at(ChainType::Nat, Hook::Forward, 0), "a chain of type nat is at hook prerouting,");
+        change(Verb::Add, at(ChainType::Nat, Hook::Prerouting, -300), "has a priority above -200");
+        change(Verb::Add, at(ChainType::Route, Hook::Input, 0), "a chain of type route is at hook output");
+        let moved = Object::Chain(chain(&id, "c", Some(base(Hook::Output))));
+        change(Verb::Add, moved, "a chain that is there stays at its hook");
+    });
+}
+
+#[test]
 fn a_feature_that_the_kernel_lacks_is_unsupported() {
     in_namespace(|| {
         let id = id(Family::Ip, "lacking");
@@ -740,6 +794,9 @@ fn without_privilege_the_error_says_what_is_missing() {
         let mut bound = add([Object::Table(table(&id))]);
         let unbound = socket.commit(&bound).unwrap_err();
         bound.bind(Generation(1));
+        let deaf = Monitor::open().unwrap_err();
+        assert_eq!(deaf.kind(), ErrorKind::Privilege);
+        assert!(deaf.advice().unwrap().contains("CAP_NET_ADMIN"), "{deaf:?}");
         for error in [unbound, socket.commit(&bound).unwrap_err(), socket.table(&id).unwrap_err()] {
             assert_eq!((error.kind(), leaf(&error).errno), (ErrorKind::Privilege, libc::EPERM));
             assert!(error.advice().unwrap().contains("CAP_NET_ADMIN"), "{error:?}");

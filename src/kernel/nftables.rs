@@ -244,9 +244,10 @@ impl Socket {
     /// - [`ErrorKind::Conflict`]: the object exists, belongs to another socket, or the ruleset is no longer at the generation
     ///   that the transaction was bound to;
     /// - [`ErrorKind::Privilege`]: `CAP_NET_ADMIN` is missing;
-    /// - [`ErrorKind::Unsupported`]: the kernel has no nf_tables, or not that expression or table flag;
+    /// - [`ErrorKind::Unsupported`]: the kernel has no nf_tables, or not that expression, object or table flag; the advice names the option
+    ///   of its build;
     /// - [`ErrorKind::Exhausted`]: the batch is larger than an unprivileged socket may send, or the kernel has no memory for it;
-    /// - [`ErrorKind::Kernel`]: anything else.
+    /// - [`ErrorKind::Kernel`]: anything else; where nothing could be sent, an [`EncodeError`](nftables::EncodeError) is the cause.
     pub fn commit(&mut self, transaction: &Transaction) -> Result<Generation> {
         self.carry_out(transaction, None)
     }

@@ -130,7 +130,11 @@ impl fmt::Display for Object {
 impl fmt::Display for Operation {
     /// Shows it as an error message names it: `add rule inet ringfence output`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.verb, self.object)
+        match (self.verb, &self.object) {
+            // It names none of them.
+            (Verb::Flush, Object::Elements { table, set, .. }) => write!(f, "flush set {table} {set}"),
+            (verb, object) => write!(f, "{verb} {object}"),
+        }
     }
 }
 

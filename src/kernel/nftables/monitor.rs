@@ -6,6 +6,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
+use super::refusal::NO_PRIVILEGE;
 use super::{MAX_DATAGRAMS, Received, Socket};
 use crate::kernel::refusal::undecodable;
 use crate::nft::{Generation, TableId};
@@ -120,11 +121,12 @@ impl Monitor {
 
     fn join(socket: Socket, only: Option<Vec<TableId>>) -> Result<Self> {
         socket.join(GROUP).map_err(|cause| {
-            let kind = match cause.raw_os_error() {
-                Some(libc::EPERM) => ErrorKind::Privilege,
-                _ => ErrorKind::Io,
-            };
-            Error::new(kind, "can't listen for changes of the ruleset").because(cause)
+            const WHAT: &str = "can't listen for changes of the ruleset";
+            match cause.raw_os_error() {
+                Some(libc::EPERM) => Error::new(ErrorKind::Privilege, WHAT).hint(NO_PRIVILEGE),
+                _ => Error::new(ErrorKind::Io, WHAT),
+            }
+            .because(cause)
         })?;
         let ready = std::collections::VecDeque::new();
         Ok(Self { socket, only, edits: Vec::new(), undecoded: 0, drained: false, read: 0, ready })

@@ -186,7 +186,7 @@ impl Socket {
         Ok(seen.ruleset)
     }
 
-    /// Reads the stateful objects of a table and starts their counts anew.
+    /// Reads the stateful objects of a table and starts their counts anew. None when there is no such table.
     ///
     /// # Errors
     ///
@@ -204,7 +204,7 @@ impl Socket {
         Ok(objects)
     }
 
-    /// Reads the rules of a table and starts their counters and quotas anew.
+    /// Reads the rules of a table and starts their counters and quotas anew. None when there is no such table.
     ///
     /// # Errors
     ///
@@ -230,7 +230,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// As [`Self::table`].
+    /// [`ErrorKind::Kernel`] when the set is not there, and as [`Self::table`].
     ///
     /// # Kernel
     ///

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 
 use crate::kernel::refusal::KernelError;
 use crate::nft::{
-    Chain, ChainType, CtHelper, Expr, Family, Generation, KnownObject, Object, ObjectType, Operation, State,
-    StatefulObject, Transaction, Verb,
+    Chain, ChainType, CtHelper, CtKey, ElementData, Expr, Family, Generation, Hook, KnownObject, MetaKey, Nat, NatKind,
+    Object, ObjectType, Operation, RtKey, State, StatefulObject, Transaction, Verb, Verdict,
 };
 use crate::wire::netlink::Acknowledgement;
 use crate::wire::nftables::{Batch, Part};
 use crate::{Error, ErrorKind};
 
-const NO_PRIVILEGE: &str =
+pub(super) const NO_PRIVILEGE: &str =
     "it takes CAP_NET_ADMIN in the user namespace that owns the network namespace: run it as root";
 const NO_NFTABLES: &str = "the kernel has no nf_tables: it lacks CONFIG_NF_TABLES, or the module can't be loaded";
 
@@ -86,6 +86,7 @@ fn of_operation(operation: &Operation, part: Option<&Part>, errno: i32) -> (Erro
         return (ErrorKind::Unsupported, Some(lacking));
     }
     let (kind, hint) = match errno {
+        libc::EOPNOTSUPP => return unfit(operation, part),
         libc::ENOENT => {
             let hint = not_there(operation, part).map(Hint::Owned);
             let hint = hint.unwrap_or(Hint::Borrowed("a table, chain, set or rule that it needs is not there"));
@@ -95,6 +96,9 @@ fn of_operation(operation: &Operation, part: Option<&Part>, errno: i32) -> (Erro
         // Privilege was checked for the whole batch before its first operation.
         libc::EPERM => (ErrorKind::Conflict, Some("the table belongs to another process (flag `owner`)")),
         libc::EINVAL if operation.verb == Verb::Destroy => (ErrorKind::Kernel, Some("`destroy` needs Linux 6.3")),
+        libc::EBUSY if matches!(operation.object, Object::Elements { .. }) => {
+            (ErrorKind::Kernel, Some("the set is constant, and in use: what is in it can't be changed any more"))
+        }
         libc::EBUSY => (ErrorKind::Kernel, Some("something still refers to it")),
         libc::ENFILE => (ErrorKind::Exhausted, Some("the set is full: its size is a hard cap")),
         libc::E2BIG => (ErrorKind::Exhausted, Some("the kernel takes 1024 base chains at one hook")),
@@ -104,21 +108,128 @@ fn of_operation(operation: &Operation, part: Option<&Part>, errno: i32) -> (Erro
     (kind, hint.map(Hint::Borrowed))
 }
 
-/// What the operation refers to and is not there. Of an expression the kernel points to the whole, and not to the name in it.
+/// What the operation refers to and is not there. Of an expression or element the kernel points to the whole, and not to the name in it.
 fn not_there(operation: &Operation, part: Option<&Part>) -> Option<String> {
-    let (Object::Rule(rule), Some(Part::Expression { index, .. })) = (&operation.object, part) else { return None };
-    let expr = rule.exprs.get(*index)?;
-    let what = match expr {
-        Expr::ObjectRef { kind, name } => format!("{kind} `{name}`"),
-        Expr::FlowOffload { flowtable } => format!("flowtable `{flowtable}`"),
-        _ => match (expr.set(), expr.chain()) {
-            (Some(set), _) => format!("set or map `{set}`"),
-            (None, Some(chain)) => format!("chain `{chain}`"),
-            (None, None) => return None,
-        },
-    };
-    Some(format!("table {} has no {what}", rule.table))
+    match (&operation.object, part?) {
+        (Object::Rule(rule), Part::Expression { index, .. }) => {
+            let expr = rule.exprs.get(*index)?;
+            let what = match expr {
+                Expr::ObjectRef { kind, name } => format!("{kind} `{name}`"),
+                Expr::FlowOffload { flowtable } => format!("flowtable `{flowtable}`"),
+                _ => match (expr.set(), expr.chain()) {
+                    (Some(set), _) => format!("set or map `{set}`"),
+                    (None, Some(chain)) => format!("chain `{chain}`"),
+                    (None, None) => return None,
+                },
+            };
+            Some(format!("table {} has no {what}", rule.table))
+        }
+        (Object::Elements { set, .. }, Part::Element { key }) if operation.verb == Verb::Delete => {
+            Some(format!("set {set} has no element {key:?}"))
+        }
+        (Object::Elements { table, elements, .. }, Part::Element { key }) => {
+            let leads_to =
+                elements.iter().filter(|element| element.key == *key).find_map(|element| element.data.as_ref());
+            match leads_to? {
+                ElementData::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => {
+                    Some(format!("table {table} has no chain `{chain}`"))
+                }
+                ElementData::Object(name) => {
+                    Some(format!("table {table} has no `{name}` of the map's type of objects"))
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    }
 }
+
+/// Why something is not where it could be.
+fn unfit(operation: &Operation, part: Option<&Part>) -> (ErrorKind, Option<Hint>) {
+    let hint: Hint = match (&operation.object, part) {
+        (Object::Chain(Chain { base: Some(base), .. }), _) => match (base.kind, base.hook) {
+            (ChainType::Nat, Hook::Prerouting | Hook::Input | Hook::Output | Hook::Postrouting)
+                if base.priority.0 <= CONNTRACK =>
+            {
+                "a chain of type nat has a priority above -200, where conntrack is".into()
+            }
+            (ChainType::Route, hook) if hook != Hook::Output => "a chain of type route is at hook output".into(),
+            (ChainType::Nat, Hook::Forward | Hook::Ingress | Hook::Egress) => {
+                "a chain of type nat is at hook prerouting, input, output or postrouting".into()
+            }
+            _ => "a chain that is there stays at its hook; or the kernel has no such hook in that family".into(),
+        },
+        (Object::Rule(rule), Some(Part::Expression { index, .. })) => match rule.exprs.get(*index) {
+            Some(Expr::Dynset(dynset)) => format!(
+                "rules can't do that to elements of set `{}`: it takes flag `dynamic`, and `timeout` for one of theirs",
+                dynset.set
+            )
+            .into(),
+            Some(Expr::Verdict(_)) => "a rule can't jump to a base chain".into(),
+            Some(expr) => return (ErrorKind::Unsupported, Some(option_of_key(expr).into())),
+            None => return (ErrorKind::Kernel, None),
+        },
+        // The kernel looks where rules stand after all of them were read.
+        (Object::Rule(rule), None) => match rule.exprs.iter().find_map(only_at) {
+            Some(place) => place.into(),
+            None => "something in it can't be at the hook, or in the type of chain, that leads to it".into(),
+        },
+        (Object::Elements { .. }, Some(Part::Element { .. })) => "an element can't jump to a base chain".into(),
+        _ => return (ErrorKind::Kernel, None),
+    };
+    (ErrorKind::Kernel, Some(hint))
+}
+
+/// `NF_IP_PRI_CONNTRACK`.
+const CONNTRACK: i32 = -200;
+
+/// Where expressions may be that may not be everywhere.
+fn only_at(expr: &Expr) -> Option<&'static str> {
+    Some(match expr {
+        Expr::Masquerade(_) => "`masquerade` is for chains of type nat at hook postrouting",
+        Expr::Redirect(_) => "`redirect` is for chains of type nat at hooks prerouting and output",
+        Expr::Nat(Nat { kind: NatKind::Source, .. }) => {
+            "`snat` is for chains of type nat at hooks input and postrouting"
+        }
+        Expr::Nat(Nat { kind: NatKind::Destination, .. }) => {
+            "`dnat` is for chains of type nat at hooks prerouting and output"
+        }
+        Expr::Rt { key: RtKey::TcpMss, .. } => "`rt mtu` is for hooks forward, output and postrouting",
+        Expr::Tproxy { .. } => "`tproxy` is for hook prerouting",
+        Expr::Synproxy(_) => "`synproxy` is for hooks input and forward",
+        Expr::FlowOffload { .. } => "`flow add` is for hook forward",
+        Expr::Reject(_) => "`reject` is for hooks prerouting, input, forward and output",
+        _ => return None,
+    })
+}
+
+/// The kernel's build option for what an expression asks for.
+fn option_of_key(expr: &Expr) -> &'static str {
+    match expr {
+        Expr::Ct { key, .. } | Expr::CtSet { key, .. } => match key {
+            CtKey::Mark => "the kernel lacks CONFIG_NF_CONNTRACK_MARK",
+            CtKey::SecMark => "the kernel lacks CONFIG_NF_CONNTRACK_SECMARK",
+            CtKey::Labels => "the kernel lacks CONFIG_NF_CONNTRACK_LABELS",
+            CtKey::Zone => "the kernel lacks CONFIG_NF_CONNTRACK_ZONES",
+            CtKey::EventMask => "the kernel lacks CONFIG_NF_CONNTRACK_EVENTS",
+            _ => UNKNOWN_TO_IT,
+        },
+        Expr::Meta { key, .. } | Expr::MetaSet { key, .. } => match key {
+            MetaKey::RtClassId => "the kernel lacks CONFIG_IP_ROUTE_CLASSID",
+            MetaKey::SecMark => "the kernel lacks CONFIG_NETWORK_SECMARK",
+            MetaKey::Cgroup => "the kernel lacks CONFIG_CGROUP_NET_CLASSID",
+            MetaKey::BridgeIifName
+            | MetaKey::BridgeOifName
+            | MetaKey::BridgeIifPvid
+            | MetaKey::BridgeIifVproto
+            | MetaKey::BridgeRoute => "it is for tables of family bridge, or the kernel lacks CONFIG_NFT_BRIDGE_META",
+            _ => UNKNOWN_TO_IT,
+        },
+        _ => UNKNOWN_TO_IT,
+    }
+}
+
+const UNKNOWN_TO_IT: &str = "the kernel knows the expression, and not what it asks for, or not in that family";
 
 /// What the kernel lacks, where that is why it refuses.
 fn lacking(operation: &Operation, part: Option<&Part>, errno: i32) -> Option<Hint> {
