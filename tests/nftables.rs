@@ -645,6 +645,36 @@ fn a_feature_that_the_kernel_lacks_is_unsupported() {
 }
 
 #[test]
+fn a_match_of_ebtables_is_told_the_protocol() {
+    in_namespace(|| {
+        let id = id(Family::Bridge, "filter");
+        // `ebtables -p ARP --arp-op Request`: the kernel takes it where it is told of ARP alone.
+        let mut info = vec![0; 56];
+        (info[5], info[48]) = (1, 1);
+        let arp = Expr::Match(Xt { name: "arp".into(), revision: 0, info: Bytes(info) });
+        let ether_type = payload(PayloadBase::LinkLayer, 12, 2);
+        let rule = Rule::new(&id, &chain_name("INPUT"))
+            .expr(ether_type.clone())
+            .expr(cmp(CmpOp::Eq, Data::be16(0x0806)))
+            .expr(arp.clone());
+        let all = [Object::Table(table(&id)), Object::Chain(chain(&id, "INPUT", Some(base(Hook::Input))))];
+        let mut socket = Socket::open().unwrap();
+        match socket.commit(&add(all.clone().into_iter().chain([Object::Rule(rule.clone())]))) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                assert!(!required(), "{error:?}");
+                eprintln!("SKIPPED: {}", error.chain());
+            }
+            committed => {
+                committed.unwrap();
+                assert_eq!(socket.table(&id).unwrap().unwrap().rules[0].exprs, rule.exprs);
+                let other = Rule::new(&id, &chain_name("INPUT")).expr(ether_type).expr(cmp(CmpOp::Eq, Data::be16(1)));
+                socket.commit(&add([Object::Rule(other.expr(arp))])).unwrap_err();
+            }
+        }
+    });
+}
+
+#[test]
 fn a_stale_generation_is_a_conflict() {
     in_namespace(|| {
         let mut socket = Socket::open().unwrap();

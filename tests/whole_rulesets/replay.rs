@@ -117,6 +117,9 @@ pub fn again(dump: &[Message], without: Option<usize>) -> Vec<Message> {
     messages
 }
 
+/// `NFPROTO_BRIDGE`.
+const BRIDGE: u8 = 7;
+
 /// What a rule with an extension of xtables is for, which a dump does not say but for the match before it.
 fn compatibility(rule: &Message) -> Option<Attr> {
     let expressions: Vec<&Attr> =
@@ -132,13 +135,27 @@ fn compatibility(rule: &Message) -> Option<Attr> {
             .find(|attr| attr.kind == 2)
             .and_then(|data| data.nested().iter().find(|attr| attr.kind == kind).cloned())
     };
+    let is = |expression: &Attr, wanted: &[(u16, u32)]| {
+        wanted
+            .iter()
+            .all(|(kind, number)| data(expression, *kind).is_some_and(|found| be32(found.as_bytes()) == *number))
+    };
+    let bridge = rule.family == BRIDGE;
     let protocol = expressions.windows(2).find_map(|pair| {
-        let of_protocol = named(pair[0], "meta") && data(pair[0], 2).is_some_and(|key| be32(key.as_bytes()) == 16);
+        let of_protocol = match bridge {
+            // The EtherType.
+            true => named(pair[0], "payload") && is(pair[0], &[(2, 0), (3, 12), (4, 2)]),
+            false => named(pair[0], "meta") && is(pair[0], &[(2, 16)]),
+        };
         let compared = data(pair[1], 3).filter(|_| of_protocol && named(pair[1], "cmp"))?;
-        value(compared.nested(), 1)?.first().copied()
+        match value(compared.nested(), 1)? {
+            [protocol] => Some(u32::from(*protocol)),
+            [first, second] => Some(u32::from(u16::from_ne_bytes([*first, *second]))),
+            _ => None,
+        }
     })?;
     let number = |kind: u16, number: u32| Attr::bytes(kind, &number.to_be_bytes());
-    Some(Attr { kind: 5, body: Body::Nest(vec![number(1, u32::from(protocol)), number(2, 0)]) })
+    Some(Attr { kind: 5, body: Body::Nest(vec![number(1, protocol), number(2, 0)]) })
 }
 
 /// After all else, in [`again`]'s order.

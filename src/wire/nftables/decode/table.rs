@@ -158,7 +158,8 @@ pub(super) fn rule(family: Family, attributes: Attributes<'_>, offset: usize) ->
             _ => rest.keep(attribute),
         }
     }
-    if let Some(compat) = compat.filter(|compat| said(*compat).is_none_or(|said| Some(said) != layout::compat(&exprs)))
+    if let Some(compat) =
+        compat.filter(|compat| said(*compat).is_none_or(|said| Some(said) != layout::compat(family, &exprs)))
     {
         rest.keep(compat);
     }

@@ -159,7 +159,8 @@ impl Encoder {
                 object.u64(sys::NFTNL_RULE_POSITION, position.0);
             }
             rest = kept(&rule.extra)?;
-            if let Some((protocol, flags)) = layout::compat(&rule.exprs).filter(|_| !overridden(&rule.extra, COMPAT)) {
+            let compat = layout::compat(rule.table.family, &rule.exprs).filter(|_| !overridden(&rule.extra, COMPAT));
+            if let Some((protocol, flags)) = compat {
                 let mut compat = Attributes::new();
                 compat.number(1, protocol)?;
                 compat.number(2, flags)?;
