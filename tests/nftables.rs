@@ -908,6 +908,25 @@ fn verify_compares_stateful_objects() {
 }
 
 #[test]
+fn a_set_that_is_counted_in_halves_is_read() {
+    in_namespace(|| {
+        let id = id(Family::Inet, "halves");
+        let mut socket = Socket::open().unwrap();
+        let memory = Set { policy: SetPolicy::Memory, size: Some(1000), ..set(&id, "s", &[Datatype::Ipv4Addr]) };
+        let want = Ruleset {
+            tables: vec![table(&id)],
+            // Where Linux 6.18 keeps such a set in a tree, it takes no more than one.
+            elements: vec![(id.clone(), memory.name.clone(), vec![Element::new(be32(7))])],
+            sets: vec![memory],
+            ..Ruleset::default()
+        };
+        socket.commit(&want.create()).unwrap();
+        socket.verify(&want).unwrap();
+        assert_eq!(socket.ruleset().unwrap().elements, want.elements);
+    });
+}
+
+#[test]
 fn counters_are_read_with_their_values() {
     in_namespace(|| {
         let id = id(Family::Inet, "counts");

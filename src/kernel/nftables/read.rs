@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::whole::{Seen, place, same_elements};
+use super::whole::{NEVER, Seen, place, same_elements};
 use super::{ATTEMPTS, MAX_DATAGRAMS, Received, Socket, refusal, verify};
 use crate::kernel::refusal::undecodable;
 use crate::nft::{Chain, ChainName, Element, Handle, Object, Rule, Ruleset, SetName, StatefulObject, Table, TableId};
@@ -44,8 +44,13 @@ impl Socket {
         let judge = |socket: &mut Self, seen: &Option<Seen>| {
             seen.as_ref().map_or(Ok(()), |seen| socket.has_room_for_all(seen, false))
         };
-        let seen = self.snapshot(alike, judge, |socket| socket.whole_table(id))?;
-        Ok(seen.map(|seen| seen.ruleset))
+        let mut doubt = None;
+        let seen = self.snapshot(alike, judge, |socket| {
+            let (seen, looks) = socket.whole_table(id)?;
+            doubt = seen.as_ref().filter(|_| looks == Some(NEVER)).and_then(Seen::doubt);
+            Ok((seen, looks))
+        });
+        Ok(seen.map_err(|error| doubted(error, doubt))?.map(|seen| seen.ruleset))
     }
 
     /// Reads what there is of some tables, in bounded time whatever others do: it looks once, and takes no more datagrams than `most`.
@@ -176,14 +181,16 @@ impl Socket {
     /// As [`Self::table`]. Where the kernel can't tell of a rule, it is looked for, for some seconds, to name its handle.
     pub fn ruleset(&mut self) -> Result<Ruleset> {
         let judge = |socket: &mut Self, seen: &Seen| socket.has_room_for_all(seen, true);
+        let mut doubt = None;
         let seen = self.snapshot(Seen::alike, judge, |socket| {
             let mut seen = Seen::default();
             let tables = socket.dump_tables(|table, count| seen.table(table, count))?;
             let complete = socket.contents(None, &mut seen)?;
             let looks = tables.looks().filter(|_| complete).map(|looks| looks.max(seen.looks()));
+            doubt = Some(&seen).filter(|_| looks == Some(NEVER)).and_then(Seen::doubt);
             Ok((seen, looks))
-        })?;
-        Ok(seen.ruleset)
+        });
+        Ok(seen.map_err(|error| doubted(error, doubt))?.ruleset)
     }
 
     /// Reads the stateful objects of a table and starts their counts anew. None when there is no such table.
@@ -544,6 +551,17 @@ impl Socket {
             }
         }
         Err(Error::new(ErrorKind::Kernel, "the kernel's answer does not end"))
+    }
+}
+
+/// That a ruleset kept changing, with what the last look was doubted for.
+fn doubted(error: Error, doubt: Option<String>) -> Error {
+    match doubt {
+        Some(doubt) if error.kind() == ErrorKind::Conflict => {
+            let what = format!("the kernel does not count what it tells: {doubt}");
+            Error::new(ErrorKind::Conflict, what).hint("others may be changing the ruleset, or about to, without pause")
+        }
+        _ => error,
     }
 }
 

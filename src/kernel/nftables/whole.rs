@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use super::{Socket, refusal};
 use crate::nft::{
-    Chain, ChainName, Data, Element, ElementData, Expr, Handle, MapTo, Ruleset, Set, SetName, Table, TableId, Verdict,
+    Chain, ChainName, Data, Element, ElementData, Expr, Handle, MapTo, Ruleset, Set, SetName, SetPolicy, Table,
+    TableId, Verdict,
 };
 use crate::wire::nftables::Request;
 use crate::{Error, ErrorKind, Result};
@@ -25,7 +26,7 @@ use crate::{Error, ErrorKind, Result};
 const LOOKS: usize = 3;
 
 /// No number of looks is enough: it is looked at until the counts agree.
-const NEVER: usize = usize::MAX;
+pub(super) const NEVER: usize = usize::MAX;
 
 /// Elements with less time left may run out between two looks.
 const SOON: Duration = Duration::from_secs(60);
@@ -46,6 +47,8 @@ pub(super) struct Seen {
     sets: HashMap<(TableId, SetName), u32>,
     /// How many looks like it the elements of the sets take.
     looks: usize,
+    /// A set whose elements nothing explains.
+    unexplained: Option<String>,
 }
 
 impl Seen {
@@ -74,9 +77,14 @@ impl Seen {
             // What rules add by themselves comes and goes between two looks.
             _ if parts <= 1 || set.flags.dynamic => 1,
             Some(count) if count == told => 1,
-            // Starts and ends of intervals are counted as half a one each, and what is left over is not.
-            Some(count) if set.flags.interval && count == told / 2 => 2,
-            Some(_) if !set.flags.interval && !set.flags.timeout => NEVER,
+            // In a tree, starts and ends of intervals are counted as half a one each, and what is left over is not. Intervals are
+            // kept in one, and so may be single elements where memory is dear.
+            Some(count) if (set.flags.interval || set.policy == SetPolicy::Memory) && count == told / 2 => 2,
+            Some(count) if !set.flags.interval && !set.flags.timeout => {
+                self.unexplained =
+                    Some(format!("it told of {told} elements of set {} {}, and counts {count}", set.table, set.name));
+                NEVER
+            }
             _ => LOOKS,
         };
         self.looks = self.looks.max(looks);
@@ -89,16 +97,32 @@ impl Seen {
 
     /// How many looks in a row must tell the same.
     pub fn looks(&self) -> usize {
-        // Three looks may tell of the same hole, so where nothing explains the difference they prove nothing.
-        let explained =
-            || !self.behind_the_last().is_empty() || self.ruleset.tables.iter().any(|table| self.runs_out(&table.id));
         let of_chains = match self.counts_agree() {
             true => 1,
-            false if explained() => LOOKS,
+            false if self.chains_explained() => LOOKS,
             false => NEVER,
         };
-        let of_tables = if self.tables_agree() { 1 } else { NEVER };
+        let of_tables = if self.miscounted_table().is_none() { 1 } else { NEVER };
         self.looks.max(of_chains).max(of_tables)
+    }
+
+    /// Whether there is a reason why chains are used more often than was told. Three looks may tell of the same hole, so where
+    /// nothing explains the difference they prove nothing.
+    fn chains_explained(&self) -> bool {
+        !self.behind_the_last().is_empty() || self.ruleset.tables.iter().any(|table| self.runs_out(&table.id))
+    }
+
+    /// What keeps it from being believed, however often it is told.
+    pub fn doubt(&self) -> Option<String> {
+        let chain = || {
+            let chain = self.miscounted_chains().next().filter(|_| !self.chains_explained())?;
+            Some(format!("it told of other uses of chain {} {} than it counts", chain.table, chain.name))
+        };
+        let table = || {
+            let (table, told, used) = self.miscounted_table()?;
+            Some(format!("it told of {told} chains, sets and objects of table {table}, and counts {used}"))
+        };
+        self.unexplained.clone().or_else(chain).or_else(table)
     }
 
     /// Whether another look told of the same things.
@@ -129,18 +153,24 @@ impl Seen {
 
     /// Whether every chain is used as often as was told.
     pub fn counts_agree(&self) -> bool {
+        self.miscounted_chains().next().is_none()
+    }
+
+    /// Chains that are not used as often as was told.
+    fn miscounted_chains(&self) -> impl Iterator<Item = &Chain> {
         let told = told(&self.ruleset);
-        self.ruleset.chains.iter().all(|chain| {
+        self.ruleset.chains.iter().filter(move |chain| {
             let told = told.get(&named(chain)).copied().unwrap_or(0);
             let may = told..=told + once_more(chain);
             self.chains
                 .get(&(chain.table.clone(), chain.name.clone()))
-                .is_none_or(|used| may.contains(&u64::from(*used)))
+                .is_some_and(|used| !may.contains(&u64::from(*used)))
         })
     }
 
-    /// Whether every table has as many things in it as were told. Sets that belong to a rule are not counted.
-    fn tables_agree(&self) -> bool {
+    /// A table that has not as many things in it as were told, with what was told and what is counted. Sets that belong to a rule are not
+    /// counted.
+    fn miscounted_table(&self) -> Option<(&TableId, u32, u32)> {
         let mut told: HashMap<&TableId, u32> = HashMap::new();
         let ruleset = &self.ruleset;
         let chains = ruleset.chains.iter().map(|chain| &chain.table);
@@ -150,7 +180,8 @@ impl Seen {
         for table in chains.chain(sets).chain(objects).chain(flowtables) {
             *told.entry(table).or_default() += 1;
         }
-        self.tables.iter().all(|(table, used)| told.get(table).copied().unwrap_or(0) == *used)
+        let counted = self.tables.iter().map(|(table, used)| (table, told.get(table).copied().unwrap_or(0), *used));
+        counted.into_iter().find(|(_, told, used)| told != used)
     }
 
     /// Chains that are used more often than was told, and which a rule without room may be in: the last one that rules were told of, and those
@@ -300,7 +331,7 @@ mod tests {
     use std::slice::from_ref;
 
     use super::*;
-    use crate::nft::{ChainFlags, Family, Rule, TableName};
+    use crate::nft::{ChainFlags, Datatype, Family, KeyType, Rule, TableName};
 
     fn table() -> TableId {
         TableId { family: Family::Inet, name: TableName::new("t").unwrap() }
@@ -346,6 +377,33 @@ mod tests {
         let mut own = seen(&[("a", 2)], 1);
         own.ruleset.chains[0].flags = ChainFlags { binding: true, ..ChainFlags::default() };
         assert_eq!((own.looks(), behind(&own)), (1, vec![]));
+    }
+
+    #[test]
+    fn what_is_counted_in_halves_is_looked_at_twice_and_what_nothing_explains_is_named() {
+        let of = |policy, told: u16, counted| {
+            let mut seen = Seen::default();
+            seen.table(Table::new(table()), Some(1));
+            let key = KeyType(vec![Datatype::InetService]);
+            let set = Set { policy, ..Set::new(&table(), &SetName::new("s").unwrap(), key) };
+            seen.set(set, Some(counted));
+            seen.elements(0, (0..told).map(|port| Element::new(Data::be16(port))).collect(), 2);
+            (seen.looks(), seen.doubt())
+        };
+        assert_eq!(of(SetPolicy::Memory, 1, 0), (2, None));
+        assert_eq!(of(SetPolicy::Memory, 5, 2), (2, None));
+        assert_eq!(of(SetPolicy::Memory, 5, 5), (1, None));
+        let doubt = "it told of 5 elements of set inet t s, and counts 2".to_owned();
+        assert_eq!(of(SetPolicy::Performance, 5, 2), (NEVER, Some(doubt)));
+        let mut short = seen(&[("a", 1), ("b", 0)], 1);
+        short.ruleset.chains.pop();
+        assert_eq!(
+            short.doubt().as_deref(),
+            Some("it told of 1 chains, sets and objects of table inet t, and counts 2")
+        );
+        let chain = seen(&[("a", 2), ("b", 1)], 2).doubt();
+        assert_eq!(chain.as_deref(), Some("it told of other uses of chain inet t a than it counts"));
+        assert_eq!(seen(&[("a", 2)], 1).doubt(), None);
     }
 
     #[test]
