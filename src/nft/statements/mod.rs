@@ -128,6 +128,9 @@ pub enum StatementError {
         /// The table of the rule.
         ours: TableId,
     },
+    /// A map, or a set of other keys than its handle would have.
+    #[error("`{0}` is a map, or a set of keys of another type")]
+    OtherKeys(SetName),
     /// Single elements of a set of ranges: the kernel would take each for the beginning of a range without an end.
     #[error("set `{0}` holds ranges, not single elements")]
     OfRanges(SetName),
@@ -293,6 +296,14 @@ mod tests {
         // The kernel's byte order is turned for ranges, whichever way it is written.
         let (one, other) = (rule().mark(&ranges).drop().unwrap(), rule().within(MARK, &ranges).drop().unwrap());
         assert_eq!(one.rule(), other.rule());
+        // And so are they when the set was read, and nobody says what it is.
+        let read = SetOf::<Mark>::of(&ranges.declare()).unwrap();
+        assert_eq!(rule().mark(&read).drop().unwrap().rule(), one.rule());
+        let text = |refused: Option<StatementError>| refused.map(|refused| refused.to_string());
+        let of_others = text(SetOf::<Port>::of(&ranges.declare()).err());
+        assert_eq!(of_others.as_deref(), Some("`r` is a map, or a set of keys of another type"));
+        let map = table.verdict_map::<Mark>("m").unwrap().declare();
+        assert!(SetOf::<Mark>::of(&map).is_err());
         assert_eq!(one.rule().exprs.len(), 1 + rule().within(MARK, &single).drop().unwrap().rule().exprs.len());
     }
 

@@ -47,6 +47,10 @@ impl<F: TableFamily> TableOf<F> {
 
     /// Names one of its sets.
     ///
+    /// What the handle is told of the set ([`SetOf::interval`]) decides what rules and elements become, so it must be what the set is: a set
+    /// of ranges that is taken for one of single elements is asked, for marks, users and whatever else the kernel keeps in the machine's
+    /// byte order, for other values than the packet has. [`SetOf::of`] takes it from the set.
+    ///
     /// # Errors
     ///
     /// [`NameError`] when it is no name.

@@ -78,6 +78,36 @@ impl<K: Key> SetOf<K> {
         Self { set: Set::new(table, name, KeyType(K::datatypes())), keys: PhantomData }
     }
 
+    /// The handle of a set as it was read or declared elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`StatementError::OtherKeys`] when its keys are of another type, or it is a map.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use ringfence::kernel::nftables::Socket;
+    /// use ringfence::nft::statements::{Inet, Mark, SetOf, TableOf};
+    /// use ringfence::nft::{Transaction, Verb};
+    ///
+    /// let guard = TableOf::<Inet>::new("guard")?;
+    /// let mut socket = Socket::open()?;
+    /// let there = socket.table(guard.id())?.unwrap_or_default();
+    /// let marks = there.sets.iter().find(|set| set.name.as_str() == "marks").ok_or("no such set")?;
+    /// let mut transaction = Transaction::new();
+    /// let rule = guard.chain("input")?.rule().mark(&SetOf::<Mark>::of(marks)?).drop()?;
+    /// transaction.push_rule(Verb::Add, rule);
+    /// socket.commit(&transaction)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn of(set: &Set) -> Result<Self, StatementError> {
+        if set.key.0 != K::datatypes() || set.data.is_some() {
+            return Err(StatementError::OtherKeys(set.name.clone()));
+        }
+        Ok(Self { set: set.clone(), keys: PhantomData })
+    }
+
     /// Lets elements run out after that time. nft(8): `timeout`.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.set.flags.timeout = true;
