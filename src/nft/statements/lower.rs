@@ -214,8 +214,10 @@ impl Lowering {
         test: Test<V>,
     ) -> Result<(), StatementError> {
         self.need(needs)?;
-        self.about_transport |= proves == Proves::Transport;
         let Test { negated, kind } = test;
+        // Any other protocol may be one without ports.
+        let open = negated || matches!(kind, Kind::Compare(..));
+        self.about_transport |= proves == Proves::Transport && !open;
         let eq = if negated { CmpOp::Neq } else { CmpOp::Eq };
         let sreg = Register::FIRST;
         let mut exprs = vec![source.load(sreg)];

@@ -1,8 +1,8 @@
 //! Rules in words: statements above expressions, as nft(8) has them.
 //!
 //! A rule is written by naming what is matched and what is done, in the order in which nft(8) would have it. What a field
-//! depends on comes by itself: `tcp_dport` makes sure that the packet is TCP. The same expressions come out as nft(8) 1.0.6 makes of
-//! the same words, but where that joins comparisons in a way that changes what they mean.
+//! depends on comes by itself: `tcp_dport` makes sure that the packet is TCP. The expressions that come out are [nearly](self#what-differs)
+//! those that nft(8) 1.0.6 makes of the same words.
 //!
 //! ```
 //! use ringfence::nft::Ruleset;
@@ -61,6 +61,18 @@
 //! ```
 //!
 //! What only shows when the whole rule is there, such as `tcp_dport` behind `udp_dport`, is a [`StatementError`] that the last call gives.
+//!
+//! # What differs
+//!
+//! Where nft(8) joins comparisons in a way that changes what they mean, they stay apart. By other expressions, for the same packets:
+//!
+//! - where a rule names a protocol itself, in front of what depends on it: `meta l4proto icmp icmp type 8` and `ether type ip6 ip6 saddr A` ask
+//!   in family inet for the network protocol too (so ICMP within IPv6 is not met), `vlan id 10 ip6 saddr A` asks for that and not for the tag's
+//!   type, and `meta protocol vlan vlan id 5` asks once;
+//! - `ether daddr M arp operation request` asks in family netdev for the packet's protocol, not the frame's;
+//! - `ether type ip reject` in family inet refuses by a code that fits either protocol (`icmpx`);
+//! - `meta protocol ip` in family ip, which says nothing there, is asked;
+//! - a rule's own set with the same value twice has room for both.
 
 mod action;
 mod doing;
@@ -223,6 +235,9 @@ mod tests {
         let rule = || chain::<Inet>().rule();
         assert_eq!(rule().masquerade(1024..=2048), Err(StatementError::NoTransport));
         assert_eq!(rule().dnat(NatTo::from(HERE).port(80)), Err(StatementError::NoTransport));
+        let other = || rule().ipv4().l4proto(not(Protocol::TCP)).dnat(NatTo::from(HERE).port(53));
+        assert_eq!(other(), Err(StatementError::NoTransport));
+        assert!(rule().l4proto([Protocol::TCP, Protocol::UDP]).dnat(NatTo::from(HERE).port(53)).is_ok());
         assert_eq!(rule().tcp_dport(Vec::<u16>::new()).accept(), Err(StatementError::Empty));
         #[allow(clippy::reversed_empty_ranges)]
         let backwards = rule().tcp_dport(9..=5).accept();
