@@ -298,6 +298,20 @@ mod tests {
     }
 
     #[test]
+    fn lists_take_plain_numbers() {
+        let rule = || chain::<Inet>().rule();
+        let same = [
+            (rule().ip_ttl([1u8, 255]), rule().ip_ttl([Number8(1), Number8(255)])),
+            (rule().skuid(vec![0u32, 1000]), rule().skuid([Uid(0), Uid(1000)])),
+            (rule().icmp_type([8, 0]), rule().icmp_type([IcmpType(8), IcmpType(0)])),
+            (rule().tcp_dport(&[22, 80][..]), rule().tcp_dport([Port(22), Port(80)])),
+        ];
+        for (plain, typed) in same {
+            assert_eq!(plain.drop(), typed.drop());
+        }
+    }
+
+    #[test]
     fn ranges_and_single_elements_are_not_confused() {
         let table = TableOf::<Inet>::new("t").unwrap();
         let (ranges, single) = (table.set::<Mark>("r").unwrap().interval(), table.set::<Mark>("s").unwrap());

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::set::SetOf;
-use super::value::{Mark, Port, Value};
+use super::value::Value;
 use crate::nft::{CmpOp, InterfaceName, SetName, TableId};
 
 /// One value of a set, or a range of them.
@@ -27,18 +27,6 @@ impl<V: Value, T: Into<V>> From<RangeInclusive<T>> for Span<V> {
     fn from(range: RangeInclusive<T>) -> Self {
         let (first, last) = range.into_inner();
         Self { first: first.into(), last: Some(last.into()) }
-    }
-}
-
-impl From<u16> for Span<Port> {
-    fn from(port: u16) -> Self {
-        Port(port).into()
-    }
-}
-
-impl From<u32> for Span<Mark> {
-    fn from(mark: u32) -> Self {
-        Mark(mark).into()
     }
 }
 
@@ -140,6 +128,12 @@ impl<V: Value, T: Into<Span<V>>, const N: usize> Operand<V> for [T; N] {
 impl<V: Value, T: Into<Span<V>>> Operand<V> for Vec<T> {
     fn test(self) -> Test<V> {
         Kind::Among(self.into_iter().map(Into::into).collect()).into()
+    }
+}
+
+impl<V: Value, T: Into<Span<V>> + Clone> Operand<V> for &[T] {
+    fn test(self) -> Test<V> {
+        Kind::Among(self.iter().cloned().map(Into::into).collect()).into()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::BitOr;
 
-use super::operand::{Operand, Test};
+use super::operand::{Operand, Span, Test};
 use crate::nft::{Data, Datatype, InterfaceName};
 
 /// Values are of the types here: bytes of another length than a field has would be held against what is not in it.
@@ -53,6 +53,12 @@ macro_rules! numbers {
         impl Operand<$name> for $inner {
             fn test(self) -> Test<$name> {
                 Test::is($name(self))
+            }
+        }
+
+        impl From<$inner> for Span<$name> {
+            fn from(value: $inner) -> Self {
+                $name(value).into()
             }
         }
 
@@ -118,6 +124,12 @@ macro_rules! integers {
         impl Operand<$name> for $inner {
             fn test(self) -> Test<$name> {
                 Test::is($name(self))
+            }
+        }
+
+        impl From<$inner> for Span<$name> {
+            fn from(value: $inner) -> Self {
+                $name(value).into()
             }
         }
 
