@@ -56,9 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut transaction = Transaction::new();
         // Linux 6.3: gone if it is there.
         transaction.push(Verb::Destroy, Object::Table(firewall.tables[0].clone()));
-        for operation in firewall.create().operations() {
-            transaction.push(operation.verb, operation.object.clone());
-        }
+        transaction.extend(firewall.create());
         let mut socket = Socket::open()?;
         let generation = socket.commit(&transaction)?;
         // What stands is what was meant, or this says what differs.

@@ -45,9 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut transaction = Transaction::new();
         // Linux 6.3: gone if it is there.
         transaction.push(Verb::Destroy, Object::Table(limiter.tables[0].clone()));
-        for operation in limiter.create().operations() {
-            transaction.push(operation.verb, operation.object.clone());
-        }
+        transaction.extend(limiter.create());
         Socket::open()?.commit(&transaction)?;
     }
     Ok(())

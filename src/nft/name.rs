@@ -1,6 +1,7 @@
 //! Names of the kernel's objects, checked once, cheap to clone.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,31 @@ macro_rules! name {
         impl fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{:?}", &*self.0)
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = NameError;
+            fn from_str(value: &str) -> Result<Self, NameError> {
+                Self::new(value)
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl PartialEq<str> for $type {
+            fn eq(&self, other: &str) -> bool {
+                *self.0 == *other
+            }
+        }
+
+        impl PartialEq<&str> for $type {
+            fn eq(&self, other: &&str) -> bool {
+                *self.0 == **other
             }
         }
 
@@ -140,6 +166,8 @@ mod tests {
         let error = InterfaceName::new("a/b").unwrap_err();
         assert_eq!(error.to_string(), "interface name `a/b` has a slash, colon, space or control character");
         assert!(ChainName::new("").is_err());
+        let chain: ChainName = "input".parse().unwrap();
+        assert!(chain == "input" && *chain.as_ref() == *"input" && chain != *"output");
         assert!(SetName::new("a\0b").is_err());
     }
 }

@@ -149,6 +149,12 @@ impl fmt::Display for Operation {
 /// let mut transaction = Transaction::new();
 /// transaction.push(Verb::Add, Object::Table(Table::new(id)));
 /// assert_eq!(transaction.operations()[0].to_string(), "add table inet guard");
+/// // One behind the other: the table is gone, if it was there, and made anew.
+/// let id = TableId { family: Family::Inet, name: TableName::new("guard")? };
+/// let mut anew = Transaction::new();
+/// anew.push(Verb::Destroy, Object::Table(Table::new(id)));
+/// anew.extend(transaction);
+/// assert_eq!(anew.operations().len(), 2);
 /// # Ok::<(), ringfence::nft::NameError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -188,5 +194,20 @@ impl Transaction {
 impl FromIterator<Operation> for Transaction {
     fn from_iter<T: IntoIterator<Item = Operation>>(operations: T) -> Self {
         Self { operations: operations.into_iter().collect(), generation: None }
+    }
+}
+
+impl Extend<Operation> for Transaction {
+    /// Appends operations. What it is bound to stays.
+    fn extend<T: IntoIterator<Item = Operation>>(&mut self, operations: T) {
+        self.operations.extend(operations);
+    }
+}
+
+impl IntoIterator for Transaction {
+    type Item = Operation;
+    type IntoIter = std::vec::IntoIter<Operation>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.operations.into_iter()
     }
 }
