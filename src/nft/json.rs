@@ -3,7 +3,7 @@
 //! The document is ours, not nft(8)'s: it holds the kernel's own expressions, so that nothing is lost on the way.
 //!
 //! ```json
-//! {"ringfence":{"schema":1,"ruleset":{"tables":[],"sets":[],"chains":[],"elements":[],"rules":[]}}}
+//! {"ringfence":{"schema":1,"ruleset":{"tables":[],"chains":[],"objects":[],"flowtables":[],"sets":[],"elements":[],"rules":[]}}}
 //! ```
 
 use std::fmt;
@@ -81,7 +81,7 @@ impl Ruleset {
     ///
     /// # Errors
     ///
-    /// [`JsonError`] when it is no JSON, of another schema, or when a value is not what must stand there. A key that nothing
+    /// [`JsonError`] when it is no JSON, of another schema, when one of its lists is missing, or when a value is not what must stand there. A key that nothing
     /// would read is an error too: a misspelled `policy` must not become a default.
     pub fn from_json(text: &str) -> Result<Ruleset, JsonError> {
         let found = parse::<Document<Schema>>(text, |_| {})?.ringfence.schema;
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     const TABLE: &str = r#"{"ringfence":{"schema":1,"ruleset":{"tables":[{"id":{"family":"inet","name":"t"}}],
-        "sets":[],"chains":[],"elements":[],"rules":[]}}}"#;
+        "sets":[],"chains":[],"objects":[],"flowtables":[],"elements":[],"rules":[]}}}"#;
 
     fn problem(from: &str, to: &str) -> String {
         assert!(TABLE.contains(from));
@@ -186,6 +186,9 @@ mod tests {
             ("\"schema\":1", "\"schema\":-1", "`ringfence.schema`: invalid value: integer `-1`, expected u64"),
             ("\"rules\":[]", "\"rules\":[],\"rulez\":[]", "`ringfence.ruleset.rulez`: found a key that means nothing"),
             ("\"rules\":[]", "\"sets\":[]", "`ringfence.ruleset`: duplicate field `sets`"),
+            ("\"objects\":[],", "", "`ringfence.ruleset`: missing field `objects`"),
+            ("\"flowtables\":[],", "", "`ringfence.ruleset`: missing field `flowtables`"),
+            (",\"elements\":[]", "", "`ringfence.ruleset`: missing field `elements`"),
             ("}}}", "}}", "EOF while parsing an object"),
             ("}}}", "}}}}", "trailing characters"),
         ] {

@@ -21,10 +21,8 @@ pub struct Ruleset {
     /// Chains, in order.
     pub chains: Vec<Chain>,
     /// Stateful objects.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<StatefulObject>,
     /// Flowtables.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flowtables: Vec<Flowtable>,
     /// Sets.
     pub sets: Vec<Set>,
