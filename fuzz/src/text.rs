@@ -167,7 +167,7 @@ fn plan(policy: &Policy) {
 }
 
 /// Reads a saved ruleset. One that was taken is written and read to itself, can be shown in nft(8) syntax, and can be handed to
-/// libnftnl, which may be asked to hold more than it can.
+/// libnftnl, which may be asked to hold more than it can. One that was not taken is wrong in a line, which is told in few words.
 pub fn json(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match Ruleset::from_json(text) {
@@ -176,7 +176,10 @@ pub fn json(bytes: &[u8]) {
             let _ = ruleset.syntax().as_str().len();
             let _ = nftables::encode(&ruleset.create());
         }
-        Err(error) => assert!(!error.to_string().contains(char::is_control), "{error:?}"),
+        Err(error) => {
+            assert!(!error.to_string().contains(char::is_control), "{error:?}");
+            assert!(error.line > 0 && error.problem.len() < 4096, "{error:?}");
+        }
     }
 }
 

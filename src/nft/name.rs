@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::json::excerpt;
+
 /// Says why a name cannot be one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} `{}` {reason}", .value.escape_debug())]
 pub struct NameError {
     /// What was to be named: `table name`, `comment` and so on.
     pub kind: &'static str,
-    /// The value as it was given.
+    /// The value as it was given, or the start of one that is long.
     pub value: String,
     /// What is wrong with it.
     pub reason: &'static str,
@@ -35,7 +37,7 @@ macro_rules! name {
             ///
             /// [`NameError`] when it is empty, longer than [`Self::MAX_LEN`] bytes, or has a byte the kernel refuses.
             pub fn new(value: &str) -> Result<Self, NameError> {
-                let fail = |reason| Err(NameError { kind: $kind, value: value.chars().take(80).collect(), reason });
+                let fail = |reason| Err(NameError { kind: $kind, value: excerpt(value).into_owned(), reason });
                 if value.is_empty() {
                     return fail("is empty");
                 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, IntoDeserializer, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::expr::numbered::numbered;
 use super::{
@@ -47,8 +48,8 @@ numbered! {
 }
 
 /// Type of a stateful object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", untagged)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(untagged)]
 pub enum ObjectType {
     /// One that this crate knows.
     Known(KnownObject),
@@ -93,6 +94,31 @@ impl fmt::Display for ObjectType {
     }
 }
 
+impl<'de> Deserialize<'de> for ObjectType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameOrNumber;
+
+        impl Visitor<'_> for NameOrNumber {
+            type Value = ObjectType;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a type of stateful objects: its name, as \"counter\", or a number below 2^32")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<ObjectType, E> {
+                KnownObject::deserialize(name.into_deserializer()).map(ObjectType::Known)
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<ObjectType, E> {
+                let fail = |_| E::invalid_value(Unexpected::Unsigned(number), &self);
+                u32::try_from(number).map(ObjectType::Other).map_err(fail)
+            }
+        }
+
+        deserializer.deserialize_any(NameOrNumber)
+    }
+}
+
 impl From<KnownObject> for ObjectType {
     fn from(known: KnownObject) -> Self {
         ObjectType::Known(known)
@@ -101,6 +127,7 @@ impl From<KnownObject> for ObjectType {
 
 /// Gives a flow a conntrack helper.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CtHelper {
     /// Name of the kernel's helper, as `ftp`.
     pub helper: String,
@@ -113,6 +140,7 @@ pub struct CtHelper {
 
 /// Gives a flow time-outs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CtTimeout {
     /// Address family or EtherType, as the kernel has it.
     pub l3proto: u16,
@@ -125,6 +153,7 @@ pub struct CtTimeout {
 
 /// Makes conntrack expect another flow.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CtExpectation {
     /// Network protocol, as the kernel has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,7 +170,7 @@ pub struct CtExpectation {
 
 /// What a stateful object is, with its state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum State {
     /// Counts packets and bytes.
@@ -201,6 +230,7 @@ impl State {
 
 /// Something with a name and a state, that rules and maps apply to packets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StatefulObject {
     /// Table it is in.
     pub table: TableId,
@@ -229,6 +259,7 @@ impl StatefulObject {
 ///
 /// Linux 4.16, with `CONFIG_NF_FLOW_TABLE`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Flowtable {
     /// Table it is in.
     pub table: TableId,

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::json::excerpt;
+
 /// Bytes, written as hexadecimal text in JSON: `"0x0a0b"`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -38,10 +40,8 @@ impl From<Bytes> for String {
 impl TryFrom<String> for Bytes {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        let found = || {
-            let start: String = text.chars().take(40).collect();
-            format!("found `{}`, expected 0x and two hexadecimal digits a byte", start.escape_debug())
-        };
+        let found =
+            || format!("found `{}`, expected 0x and two hexadecimal digits a byte", excerpt(&text).escape_debug());
         let digits = text.strip_prefix("0x").ok_or_else(found)?.as_bytes();
         let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
         let (pairs, []) = digits.as_chunks::<2>() else { return Err(found()) };
@@ -52,6 +52,7 @@ impl TryFrom<String> for Bytes {
 
 /// A netlink attribute by its number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RawAttribute {
     /// Its number.
     pub kind: u16,

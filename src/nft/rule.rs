@@ -12,6 +12,7 @@ use super::{
 /// Each method appends the expressions that it names and nothing else: what they depend on is the caller's to ask for.
 /// [`statements`](super::statements) write rules in nft(8)'s words, with types, dependencies and sets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rule {
     /// Table it is in.
     pub table: TableId,

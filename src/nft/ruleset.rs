@@ -15,6 +15,7 @@ type SetElements = (TableId, SetName, Vec<Element>);
 ///
 /// A plan holds two of these, and a dump of a table or a namespace is one, so that what was meant and what is there can be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ruleset {
     /// Tables.
     pub tables: Vec<Table>,

@@ -13,7 +13,7 @@ macro_rules! datatypes {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $size:literal, $name:literal;)*) => {
         /// Type of a field of a set's key, numbered as nft(8) does. The kernel keeps the number and does not look at it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
+        #[serde(rename_all = "snake_case", deny_unknown_fields)]
         pub enum Datatype {
             $($(#[$doc])* #[serde(rename = $name)] $variant,)*
             /// A type without a name or a length of its own: an integer, a string, what a newer nft(8) numbers.
@@ -222,7 +222,7 @@ impl fmt::Display for KeyType {
 
 /// Flags of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct SetFlags {
     /// It belongs to the one rule that refers to it, and goes with it. nft(8): `{ … }` within a rule.
     #[doc(alias = "NFT_SET_ANONYMOUS")]
@@ -280,6 +280,7 @@ pub enum MapTo {
 
 /// A named set or map, or one that belongs to a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Set {
     /// Table it is in.
     pub table: TableId,
@@ -383,6 +384,7 @@ pub enum ElementData {
 
 /// An element of a set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Element {
     /// Key, or first key of a range in a concatenated interval set. Empty when it is [`Self::catch_all`].
     #[serde(default, skip_serializing_if = "Data::is_empty")]

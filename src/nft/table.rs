@@ -72,6 +72,7 @@ impl fmt::Display for Family {
 
 /// What identifies a table: names are unique within a family.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TableId {
     /// Its family.
     pub family: Family,
@@ -87,7 +88,7 @@ impl fmt::Display for TableId {
 
 /// Flags of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct TableFlags {
     /// Its base chains see no packets.
     #[doc(alias = "NFT_TABLE_F_DORMANT")]
@@ -102,6 +103,7 @@ pub struct TableFlags {
 
 /// A table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Table {
     /// Family and name.
     pub id: TableId,
@@ -203,6 +205,7 @@ pub enum ChainPolicy {
 
 /// What makes a chain a base chain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BaseChain {
     /// Type.
     #[serde(rename = "type")]
@@ -220,7 +223,7 @@ pub struct BaseChain {
 
 /// Flags of a chain, but for the one that says that it has a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ChainFlags {
     /// Its rules run in the network card. nft(8): `flags offload`.
     #[doc(alias = "NFT_CHAIN_HW_OFFLOAD")]
@@ -239,6 +242,7 @@ impl ChainFlags {
 
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Chain {
     /// Table it is in.
     pub table: TableId,

@@ -379,7 +379,7 @@ numbered! {
 
 /// What is hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Hash {
     /// A register, by Jenkins' hash. nft(8): `jhash`.
     #[doc(alias = "NFT_HASH_JENKINS")]

@@ -96,7 +96,7 @@ numbered! {
 
 /// What a bitwise expression does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum BitwiseOp {
     /// `(register & mask) ^ xor`.
     MaskXor {
@@ -124,7 +124,7 @@ pub enum BitwiseOp {
 
 /// How a checksum is kept right when bytes of a packet are rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Checksum {
     /// 0 for none, 1 for the internet's, 2 for SCTP's.
     #[doc(alias = "NFTA_PAYLOAD_CSUM_TYPE")]
@@ -140,7 +140,7 @@ pub struct Checksum {
 ///
 /// What this crate has no word for, an expression of a newer kernel or one with an unknown attribute, is [`Expr::Raw`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Expr {
     /// Loads bytes of the packet.

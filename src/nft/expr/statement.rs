@@ -64,6 +64,7 @@ impl LogFlags {
 ///
 /// nft(8) `log group`; `linux/netfilter/nf_tables.h`: `enum nft_log_attributes`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Log {
     /// The nflog group, of the network namespace that the rule is in.
     pub group: u16,
@@ -112,6 +113,7 @@ numbered! {
 ///
 /// nft(8) `log level`; `linux/netfilter/nf_tables.h`: `enum nft_log_attributes`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Syslog {
     /// Text at the start of each line, at most 127 bytes.
     pub prefix: Option<String>,
@@ -194,6 +196,7 @@ impl NatFlags {
 
 /// Registers that hold the first and last value of a range; one register when both are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RegisterRange {
     /// Where the first value is.
     pub min: Register,
@@ -209,7 +212,7 @@ impl From<Register> for RegisterRange {
 
 /// Ports of a translation that takes its address from the kernel: masquerade and redirect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct NatPorts {
     /// Ports to choose from.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -232,6 +235,7 @@ numbered! {
 
 /// A translation of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Nat {
     /// Which address.
     pub kind: NatKind,
@@ -250,6 +254,7 @@ pub struct Nat {
 
 /// A token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limit {
     /// Packets, or bytes …
     pub rate: u64,
@@ -267,6 +272,7 @@ pub struct Limit {
 
 /// An amount of bytes that is used up once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Quota {
     /// How many bytes there are.
     pub bytes: u64,
@@ -280,6 +286,7 @@ pub struct Quota {
 
 /// Parameters of the SYN proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Synproxy {
     /// Largest segment that is announced to clients.
     pub mss: u16,
@@ -291,7 +298,7 @@ pub struct Synproxy {
 
 /// Where a packet waits for a program's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum QueueNumber {
     /// One of so many queues from that number on.
     Range {
@@ -335,6 +342,7 @@ numbered! {
 
 /// Changes a set from the packet path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Dynset {
     /// The set.
     pub set: SetName,
@@ -358,6 +366,7 @@ pub struct Dynset {
 
 /// What an xtables extension of iptables(8) has to say, opaque.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Xt {
     /// Its name.
     pub name: String,
