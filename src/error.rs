@@ -43,6 +43,7 @@ struct Inner {
     kind: ErrorKind,
     what: String,
     hint: Option<String>,
+    operation: Option<usize>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -52,7 +53,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of that kind; `what` is one lowercase clause that names the value that was wrong.
     pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, what: what.into(), hint: None, source: None }))
+        Self(Box::new(Inner { kind, what: what.into(), hint: None, operation: None, source: None }))
     }
 
     /// Adds the cause.
@@ -64,6 +65,12 @@ impl Error {
     /// Adds what the user can do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds which operation of a transaction was refused.
+    pub(crate) fn at(mut self, operation: Option<usize>) -> Self {
+        self.0.operation = operation;
         self
     }
 
@@ -89,6 +96,11 @@ impl Error {
     /// What the user can do about it: of this error, or of the nearest cause that has one.
     pub fn advice(&self) -> Option<&str> {
         self.0.hint.as_deref().or_else(|| self.0.source.as_ref()?.downcast_ref::<Error>()?.advice())
+    }
+
+    /// Of a transaction that was refused: the index of the operation that it was refused for, where one is to blame.
+    pub fn operation(&self) -> Option<usize> {
+        self.0.operation
     }
 
     /// The error and its causes, joined by `: ` on one line.

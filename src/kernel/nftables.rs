@@ -268,8 +268,10 @@ impl Socket {
     }
 
     fn carry_out(&mut self, transaction: &Transaction, mut echo: Option<&mut [Option<Handle>]>) -> Result<Generation> {
-        let mut batch = nftables::encode_from(transaction, self.seq, echo.is_some())
-            .map_err(|error| Error::new(ErrorKind::Kernel, "can't encode the transaction").because(error))?;
+        let mut batch = nftables::encode_from(transaction, self.seq, echo.is_some()).map_err(|error| {
+            let operation = Some(error.operation);
+            Error::new(ErrorKind::Kernel, "can't encode the transaction").because(error).at(operation)
+        })?;
         self.seq = batch.end().wrapping_add(1);
         let mut attempts = 0;
         loop {
@@ -296,7 +298,9 @@ impl Socket {
             attempts += 1;
             let stale = nack.errno == libc::ERESTART && nack.seq == batch.begin();
             if !(stale && transaction.generation().is_none() && attempts < COMMIT_ATTEMPTS) {
-                return Err(refusal::of_commit(&batch, transaction, &nack));
+                // Out of memory, nfnetlink answers to the first message, whichever it was.
+                let operation = batch.operation(nack.seq).filter(|_| nack.errno != libc::ENOMEM);
+                return Err(refusal::of_commit(&batch, transaction, &nack).at(operation));
             }
         }
     }

@@ -16,7 +16,7 @@ use serde_json::error::Category;
 
 use self::place::Step;
 pub(super) use self::words::excerpt;
-use super::Ruleset;
+use super::{Ruleset, Transaction};
 
 /// The version of the document's shape that this crate writes, and the only one it reads.
 const SCHEMA: u64 = 1;
@@ -85,6 +85,20 @@ impl fmt::Display for JsonError {
 impl std::error::Error for JsonError {}
 
 impl JsonError {
+    /// Says of an operation where in the document that its transaction was made of it stands: [`Ruleset::create`] and
+    /// [`Ruleset::replace`] of what [`Ruleset::from_json`] read. The kernel's and the encoder's errors tell which operation it was.
+    ///
+    /// `None` when nothing in the document has asked for it, as for the flush with which a replacement begins.
+    ///
+    /// Reads the document once more, so that nothing has to be noted for the case that something goes wrong.
+    pub fn of_operation(text: &str, transaction: &Transaction, operation: usize, problem: &str) -> Option<JsonError> {
+        let ruleset = Ruleset::from_json(text).ok()?;
+        let steps = place::origin(&ruleset, transaction.operations(), operation)?;
+        let (line, column) = place::find(text, &steps)?;
+        let problem = problem.chars().flat_map(shown).collect();
+        Some(JsonError { path: place::shown(&steps), problem, line, column })
+    }
+
     /// Says what serde found wrong at the value that the steps lead to.
     fn explain(text: &str, steps: &[Step], error: &serde_json::Error) -> JsonError {
         let at = (error.line(), error.column());

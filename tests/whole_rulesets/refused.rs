@@ -52,9 +52,42 @@ fn what_cannot_be_restored_changes_nothing() {
             &["standard input:1:24: `ringfence.schema`: found schema 9, expected 1"],
         );
         refused(&saved.replace("\n\"objects\":[],", ""), &["`ringfence.ruleset`: found no key `objects`"]);
-        // What the kernel refuses, it refuses as a whole.
-        refused(&saved.replace("\"accept\"", "{\"jump\":\"nowhere\"}"), &["add rule inet kept c", "immediate"]);
+        // What would vanish with ringfence, and what the kernel or the encoder refuses, has its place, too.
         let owned = saved.replace("\"owner\":false", "\"owner\":true");
-        refused(&owned, &["table inet kept has the flag `owner`"]);
+        refused(
+            &owned,
+            &["standard input:3:1: `ringfence.ruleset.tables[0]`: ", "has the flag `owner`", "nothing was changed"],
+        );
+        let (line, _) = place("{\"counter\"");
+        refused(
+            &saved.replace("\"accept\"", "{\"jump\":\"nowhere\"}"),
+            &[
+                &format!("standard input:{line}:1: `ringfence.ruleset.rules[0]`: can't add rule inet kept c"),
+                "immediate",
+                "nothing was changed; table inet kept has no chain `nowhere`",
+            ],
+        );
+        // Of three rules without a handle, in a file that another program has laid out, the second is wrong.
+        let mut document: serde_json::Value = serde_json::from_str(&saved).unwrap();
+        let rules = document["ringfence"]["ruleset"]["rules"].as_array_mut().unwrap();
+        rules[0].as_object_mut().unwrap().remove("handle");
+        let mut wrong = rules[0].clone();
+        rules.extend([rules[0].clone(), rules[0].clone()]);
+        let refused_second = |wrong: &serde_json::Value, expected: &str| {
+            let mut document = document.clone();
+            document["ringfence"]["ruleset"]["rules"][1] = wrong.clone();
+            let text = serde_json::to_string_pretty(&document).unwrap();
+            let rules = text.lines().position(|line| line.contains("\"rules\"")).unwrap();
+            let first = |line: &&str| *line == "        {";
+            let line =
+                rules + 1 + text.lines().skip(rules).enumerate().filter(|(_, line)| first(line)).nth(1).unwrap().0;
+            let place = format!("standard input:{line}:9: `ringfence.ruleset.rules[1]`: ");
+            refused(&text, &[&place, expected, "nothing was changed"]);
+        };
+        let verdict = serde_json::json!({"verdict": {"jump": "nowhere"}});
+        wrong["exprs"] = serde_json::json!([verdict]);
+        refused_second(&wrong, "can't add rule inet kept c");
+        wrong["exprs"] = vec![serde_json::json!({"verdict": "continue"}); 1000].into();
+        refused_second(&wrong, "1000 expressions, more than the kernel's 128");
     });
 }

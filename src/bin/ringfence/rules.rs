@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::string::FromUtf8Error;
 
 use ringfence::kernel::nftables::Socket;
-use ringfence::nft::{JsonError, Ruleset};
+use ringfence::nft::{JsonError, Object, Operation, Ruleset, Transaction};
 use ringfence::{Error, ErrorKind, Result};
 
 use crate::args::{Rules, RulesArguments};
@@ -27,15 +27,43 @@ fn restore(socket: &mut Socket) -> Result<u8> {
     std::io::stdin().read_to_end(&mut bytes).map_err(|error| io_error("can't read standard input", error))?;
     let text = String::from_utf8(bytes).map_err(|error| no_text(&error))?;
     let ruleset = Ruleset::from_json(&text).map_err(|error| unreadable(&error))?;
-    drop(text);
-    if let Some(table) = ruleset.tables.iter().find(|table| table.flags.owner && !table.flags.persist) {
-        let what = format!("table {} has the flag `owner`, and would vanish when ringfence ends", table.id);
+    let transaction = ruleset.replace();
+    if let Some(owned) = transaction.operations().iter().position(vanishes) {
+        let problem = "the table has the flag `owner`, and would vanish when ringfence ends";
+        let what = at(&text, &transaction, owned, problem).unwrap_or_else(|| problem.to_owned());
         return Err(Error::new(ErrorKind::Policy, what).hint(
-            "it belongs to the program that made it, which makes it again; take the table and what is in it out of the file",
+            "nothing was changed; it belongs to the program that made it, which makes it again: take the table and what is in it out of the file",
         ));
     }
-    socket.commit(&ruleset.replace())?;
+    socket.commit(&transaction).map_err(|error| refused(error, &text, &transaction))?;
     Ok(0)
+}
+
+/// Whether it makes a table that is gone with the socket.
+fn vanishes(operation: &Operation) -> bool {
+    matches!(&operation.object, Object::Table(table) if table.flags.owner && !table.flags.persist)
+}
+
+/// An error about the commit, with the place of what it was refused for.
+fn refused(error: Error, text: &str, transaction: &Transaction) -> Error {
+    // Of what went wrong on the way, the answer included, nobody knows.
+    if error.operation().is_none() && matches!(error.kind(), ErrorKind::Io | ErrorKind::Decode | ErrorKind::Kernel) {
+        return error;
+    }
+    let hint = match error.advice() {
+        Some(advice) => format!("nothing was changed; {advice}"),
+        None => "nothing was changed".to_owned(),
+    };
+    let place = error.operation().and_then(|operation| at(text, transaction, operation, &error.chain()));
+    match place {
+        Some(what) => Error::new(error.kind(), what).hint(hint),
+        None => error.hint(hint),
+    }
+}
+
+/// What is wrong with an operation, in front of it the place of what it makes.
+fn at(text: &str, transaction: &Transaction, operation: usize, problem: &str) -> Option<String> {
+    JsonError::of_operation(text, transaction, operation, problem).map(|error| shown(&error))
 }
 
 const UNCHANGED: &str = "nothing was changed; a ruleset is what `ringfence rules save` prints";
@@ -47,14 +75,15 @@ fn no_text(error: &FromUtf8Error) -> Error {
     Error::new(ErrorKind::Policy, format!("standard input:{line}:{column}: not UTF-8")).hint(UNCHANGED)
 }
 
-/// An error about the document: `standard input:LINE:COLUMN: PATH: …`.
+/// An error about the document.
 fn unreadable(error: &JsonError) -> Error {
-    let place = match (error.line, error.column) {
-        (0, _) => "standard input".to_owned(),
-        (line, column) => format!("standard input:{line}:{column}"),
-    };
+    Error::new(ErrorKind::Policy, shown(error)).hint(UNCHANGED)
+}
+
+/// `standard input:LINE:COLUMN: PATH: …`
+fn shown(error: &JsonError) -> String {
     let path = if error.path.is_empty() { String::new() } else { format!("`{}`: ", error.path.escape_debug()) };
-    Error::new(ErrorKind::Policy, format!("{place}: {path}{}", error.problem)).hint(UNCHANGED)
+    format!("standard input:{}:{}: {path}{}", error.line, error.column, error.problem)
 }
 
 fn list(ruleset: &Ruleset) -> Result<u8> {

@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_path_to_error::{Path, Segment};
 
 use super::words::excerpt;
+use crate::nft::{Object, Operation, Ruleset};
 
 /// One step down to a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +101,40 @@ impl<'de> Visitor<'de> for Walk<'_> {
         }
         list.next_element_seed(Walk { steps, ..self }).map(drop)
     }
+}
+
+/// The steps to what an operation makes of a ruleset. `None` when there is nothing of it in the ruleset.
+///
+/// Operations come in another order than the lists have. But of those that are the same, the first makes what stands first.
+pub(super) fn origin(ruleset: &Ruleset, operations: &[Operation], operation: usize) -> Option<Vec<Step>> {
+    let object = &operations.get(operation)?.object;
+    let same = |other: &Operation| match (object, &other.object) {
+        // Some elements of a set may have been left out.
+        (Object::Elements { table, set, .. }, Object::Elements { table: of, set: other, .. }) => {
+            (table, set) == (of, other)
+        }
+        (object, other) => object == other,
+    };
+    let before = operations.iter().take(operation).filter(|other| same(other)).count();
+    let (list, index) = match object {
+        Object::Table(table) => ("tables", nth(&ruleset.tables, before, |other| other == table)),
+        Object::Chain(chain) => ("chains", nth(&ruleset.chains, before, |other| other == chain)),
+        Object::Stateful(object) => ("objects", nth(&ruleset.objects, before, |other| other == object)),
+        Object::Flowtable(table) => ("flowtables", nth(&ruleset.flowtables, before, |other| other == table)),
+        Object::Set(set) => ("sets", nth(&ruleset.sets, before, |other| other == set)),
+        Object::Elements { table, set, .. } => {
+            ("elements", nth(&ruleset.elements, before, |(of, other, _)| (of, other) == (table, set)))
+        }
+        Object::Rule(rule) => ("rules", nth(&ruleset.rules, before, |other| other == rule)),
+        Object::ChainName { .. } | Object::Everything => return None,
+    };
+    let keys = ["ringfence", "ruleset", list].map(|key| Step::Key(key.to_owned()));
+    Some(keys.into_iter().chain([Step::Index(index?)]).collect())
+}
+
+/// Index of the nth item that is meant, counted from 0.
+fn nth<T>(items: &[T], nth: usize, meant: impl Fn(&T) -> bool) -> Option<usize> {
+    items.iter().enumerate().filter(|(_, item)| meant(item)).nth(nth).map(|(index, _)| index)
 }
 
 #[cfg(test)]
