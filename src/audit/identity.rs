@@ -108,7 +108,7 @@ pub struct Process {
     /// Whether what it executes has been deleted or replaced since: the path is then the one that it had.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub exe_deleted: bool,
-    /// Its arguments, its own name first. Left out where they are longer than 8 KiB in all.
+    /// Its arguments, its own name first. Left out where they are longer than 8 KiB in all, or where the process keeps whoever asks for them waiting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub argv: Option<Vec<String>>,
     /// Its effective user, which may be another than the one who opened the socket.

@@ -17,6 +17,7 @@
 mod bpf;
 mod marks;
 mod means;
+mod memory;
 mod process;
 mod program;
 mod ring;

@@ -12,15 +12,13 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
+use super::memory::Memory;
 use super::program::lock;
 use super::ring::{One, Sender, arguments};
 use crate::audit::{Ancestor, Process};
 
 /// What may be read of one file of `/proc`.
 const MOST: u64 = 64 << 10;
-
-/// Most bytes of arguments that are told. A program chooses them, and every event that waits for its reader holds a copy.
-const ARGUMENTS: u64 = 8 << 10;
 
 /// How many paths of cgroups are remembered.
 const CGROUPS: usize = 1024;
@@ -39,14 +37,14 @@ const DELETED: &[u8] = b" (deleted)";
 const TICK: u128 = 10_000_000;
 
 /// Tells all that is known of the process in a sender.
-pub(super) fn tell(sender: &Sender, cgroups: &Cgroups) -> Process {
+pub(super) fn tell(sender: &Sender, cgroups: &Cgroups, memory: &Memory) -> Process {
     let mut chain = sender.chain().into_iter();
     let Some(one) = chain.next() else { return Process::default() };
     // Looked for only where the record does not say it all.
     let running = LazyCell::new(|| Running::find(one.pid, one.start));
     let exe = sender.path().or_else(|| running.as_ref()?.exe(one.inode));
     let argv = match sender.arguments() {
-        None if sender.arguments_cut() => running.as_ref().and_then(|running| running.argv(one.inode)),
+        None if sender.arguments_cut() => running.as_ref().and_then(|running| running.argv(one.inode, memory)),
         known => known,
     };
     let cgroup = cgroups.path(sender.cgroup(), || running.as_ref().and_then(Running::cgroup));
@@ -118,22 +116,18 @@ impl Running {
     }
 
     /// Its arguments, if it still executes the file with this inode.
-    pub fn argv(&self, inode: u64) -> Option<Vec<String>> {
-        let bytes = self.read_up_to("cmdline", ARGUMENTS)?;
+    pub fn argv(&self, inode: u64, memory: &Memory) -> Option<Vec<String>> {
+        let bytes = memory.arguments(&self.folder)?;
         self.exe(inode)?;
-        (!bytes.is_empty()).then(|| arguments(&bytes))
+        Some(arguments(&bytes))
     }
 
-    /// A whole file of its folder, if it is not too long.
+    /// A whole file of its folder, if it is not too long. None that is in its memory: [`Memory`] says why.
     pub fn read(&self, name: &str) -> Option<Vec<u8>> {
-        self.read_up_to(name, MOST)
-    }
-
-    fn read_up_to(&self, name: &str, most: u64) -> Option<Vec<u8>> {
         let fd = rustix::fs::openat(&self.folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let mut bytes = Vec::new();
-        File::from(fd).take(most).read_to_end(&mut bytes).ok()?;
-        ((bytes.len() as u64) < most).then_some(bytes)
+        File::from(fd).take(MOST).read_to_end(&mut bytes).ok()?;
+        ((bytes.len() as u64) < MOST).then_some(bytes)
     }
 
     /// Path of its cgroup.
@@ -174,6 +168,7 @@ fn cgroup_of(file: Vec<u8>) -> Option<String> {
 pub(super) struct Callers {
     /// The last ones, newest last: one that connects often is read but once in a while.
     known: VecDeque<(Instant, Arc<Process>)>,
+    memory: Memory,
 }
 
 impl Callers {
@@ -206,7 +201,7 @@ impl Callers {
             exe: running.exe(inode),
             exe_file: file,
             exe_deleted: link.is_some_and(|link| link.to_bytes().ends_with(DELETED)),
-            argv: running.argv(inode),
+            argv: running.argv(inode, &self.memory),
             uid: status.second("Uid"),
             gid: status.second("Gid"),
             cgroup: running.cgroup(),

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::memory::Memory;
 use super::process::{self, Cgroups};
 use super::program::Attached;
 use super::ring::{HEAD, Ring, SLOTS, Sender, Sent, Told};
@@ -42,6 +43,7 @@ pub struct Watch {
     _attached: Attached,
     ring: Ring,
     cgroups: Arc<Cgroups>,
+    memory: Memory,
     /// Records whose packets may yet be told of, by the packets' first bytes.
     waiting: BTreeMap<Sent, Vec<Waiting>>,
     /// The same, oldest first.
@@ -98,6 +100,7 @@ impl Watch {
             _attached: attached,
             ring,
             cgroups,
+            memory: Memory::default(),
             waiting: BTreeMap::new(),
             order: VecDeque::new(),
             fresh: Vec::new(),
@@ -242,7 +245,7 @@ impl Watch {
         let (index, sender) = (first.index, Arc::clone(&first.sender));
         if all.iter().all(|one| one.contested.is_none() && one.sender.process() == sender.process()) {
             self.settle(index, packet);
-            let process = process::tell(&sender, &self.cgroups);
+            let process = process::tell(&sender, &self.cgroups, &self.memory);
             return Some(if self.in_doubt(attempted) {
                 let reason = "records of other packets were lost, and one of those may have looked the same";
                 Identity::Inferred { process, reason: reason.into() }
@@ -276,7 +279,7 @@ impl Watch {
                 known.push(sender);
             }
         }
-        Some(known.iter().map(|sender| process::tell(sender, &self.cgroups)).collect())
+        Some(known.iter().map(|sender| process::tell(sender, &self.cgroups, &self.memory)).collect())
     }
 
     /// Whether a record was lost that may have been this packet's. The kernel gives each SYN a number of its own, so that only a
