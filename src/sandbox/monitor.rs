@@ -8,9 +8,10 @@
 //! that subscriber alone: every event carries how many refusals there were up to it, so a gap has its number.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime};
 
 use futures::Stream;
@@ -45,6 +46,9 @@ const BURST: usize = 128;
 
 /// How many denials of the proxy's wait for their turn.
 const DENIALS: usize = 256;
+
+/// How many changes of the rules wait to be told. More are counted.
+const TAMPERINGS: usize = 256;
 
 /// How often the counters are read until they stand still.
 const SETTLING: usize = 20;
@@ -96,13 +100,23 @@ pub(super) struct Hub {
     scene: Scene,
     answers: Arc<Answers>,
     on_report: Option<(OnReport, Duration)>,
-    /// A denial waits to be told.
-    denied: Notify,
+    /// A denial or a change of the rules waits to be told.
+    waiting: Notify,
+    /// Has a lock of its own, and is asked before the state is locked: it looks at processes that others own.
+    identify: Mutex<Box<dyn Identify>>,
+    /// So has this: whoever stands by the rules waits for nobody who tells.
+    tampered: Mutex<Tampered>,
     state: Mutex<State>,
 }
 
+/// Changes of the rules that are to be told, and how many more there were.
+#[derive(Default)]
+struct Tampered {
+    waiting: Vec<Tampering>,
+    more: u64,
+}
+
 struct State {
-    identify: Box<dyn Identify>,
     report: Report,
     /// There with the first subscriber.
     sender: Option<broadcast::Sender<Told>>,
@@ -140,7 +154,6 @@ impl Hub {
             gateways: vec![IpAddr::V4(addresses.host4), IpAddr::V6(addresses.host6)],
         };
         let state = State {
-            identify: nobody("no command was started yet"),
             report: Report::new(sandbox.clone(), plan.audit.value),
             sender: None,
             denials: Vec::new(),
@@ -148,18 +161,27 @@ impl Hub {
             reported: 0,
             over: false,
         };
-        Arc::new(Self { sandbox, scene, answers, on_report, denied: Notify::new(), state: Mutex::new(state) })
+        Arc::new(Self {
+            sandbox,
+            scene,
+            answers,
+            on_report,
+            waiting: Notify::new(),
+            identify: Mutex::new(nobody("no command was started yet")),
+            tampered: Mutex::default(),
+            state: Mutex::new(state),
+        })
     }
 
     /// Has whoever sends what is refused looked for in that way.
     pub(super) fn identify(&self, identify: Box<dyn Identify>) {
-        self.state().identify = identify;
+        *lock(&self.identify) = identify;
     }
 
     /// The same, where who is looked for may send as soon as the way is there: what is told of them waits for it.
     pub(super) fn identify_by(&self, way: impl FnOnce() -> Result<Marks>) -> Result<()> {
-        let mut state = self.state();
-        state.identify = Box::new(way()?);
+        let mut identify = lock(&self.identify);
+        *identify = Box::new(way()?);
         Ok(())
     }
 
@@ -251,25 +273,24 @@ impl Hub {
             state.tell_denials();
         }
         drop(state);
-        self.denied.notify_one();
+        self.waiting.notify_one();
     }
 
     /// Tells of a packet that the fence refused.
     fn refused(&self, message: &Message<'_>) {
         let mut event = Event::of(message, SystemTime::now());
+        let Event::Bypass(attempt) = &mut event else { return self.state().tell(event) };
+        attempt.sandbox = Some(self.sandbox.clone());
+        attempt.host = attempt.dst.and_then(|dst| self.answers.name_of(dst)).map(|name| name.to_string());
+        attempt.identity = Some(match Attempted::of(message) {
+            Some(attempted) => lock(&self.identify).identify(&attempted),
+            None => Identity::unknown("no process of the namespace sent it in the ordinary way"),
+        });
+        let advice = advice(attempt, &self.scene);
+        attempt.hint = advice.line();
         let mut state = self.state();
-        if let Event::Bypass(attempt) = &mut event {
-            attempt.sandbox = Some(self.sandbox.clone());
-            attempt.host = attempt.dst.and_then(|dst| self.answers.name_of(dst)).map(|name| name.to_string());
-            attempt.identity = Some(match Attempted::of(message) {
-                Some(attempted) => state.identify.identify(&attempted),
-                None => Identity::unknown("no process of the namespace sent it in the ordinary way"),
-            });
-            let advice = advice(attempt, &self.scene);
-            attempt.hint = advice.line();
-            trace(attempt);
-            state.report.add(attempt, &advice);
-        }
+        trace(attempt);
+        state.report.add(attempt, &advice);
         state.tell(event);
     }
 
@@ -278,11 +299,41 @@ impl Hub {
         &self.sandbox
     }
 
-    /// Tells of somebody who changed the rules.
+    /// Has it told soon that somebody changed the rules, and what was done about it. Waits for nobody.
     pub(super) fn tampered(&self, tampering: Tampering) {
+        let mut tampered = lock(&self.tampered);
+        if tampered.waiting.len() < TAMPERINGS {
+            tampered.waiting.push(tampering);
+        } else {
+            tampered.more += 1;
+        }
+        drop(tampered);
+        self.waiting.notify_one();
+    }
+
+    /// Tells what waits for it.
+    fn tell_waiting(&self) {
+        let Tampered { waiting, more } = std::mem::take(&mut *lock(&self.tampered));
         let mut state = self.state();
-        state.report.tamper();
-        state.tell(Event::Tampering(Box::new(tampering)));
+        state.tell_denials();
+        (0..more).for_each(|_| state.report.tamper());
+        for tampering in &waiting {
+            state.report.tamper();
+            state.tell(Event::Tampering(Box::new(tampering.clone())));
+        }
+        drop(state);
+        waiting.iter().for_each(trace_tampering);
+        if more > 0 {
+            tracing::warn!(target: "ringfence::tampering", "the rules were changed {more} more times");
+        }
+    }
+
+    /// Tells what waits for it whenever there is something.
+    async fn tell_on(&self) -> Infallible {
+        loop {
+            self.waiting.notified().await;
+            self.tell_waiting();
+        }
     }
 
     fn lost(&self, count: u64) {
@@ -314,7 +365,7 @@ impl Hub {
 
     /// Makes the loss exact, and tells the last event.
     fn close(&self, counted: &[(String, u64)]) -> Summary {
-        self.state().tell_denials();
+        self.tell_waiting();
         let unaccounted = self.state().report.unaccounted(counted);
         if unaccounted > 0 {
             self.lost(unaccounted);
@@ -323,21 +374,33 @@ impl Hub {
         let summary = state.report.summary(SystemTime::now(), counted);
         state.tell(Event::Summary(Box::new(summary.clone())));
         state.over = true;
-        // What it holds may hold the namespace.
-        state.identify = nobody("the sandbox is gone");
         // The streams end when they have been read.
         state.sender = None;
         drop(state);
+        self.forget();
         if let Some((tell, _)) = &self.on_report {
             tell(&summary);
         }
         summary
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // What is in there is true after every step, so a panic elsewhere does not spoil it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Lets go of what knows who sends: it may hold the namespace. Whoever still asks it has it for as long as that takes.
+    fn forget(&self) {
+        match self.identify.try_lock() {
+            Ok(mut identify) => *identify = nobody("the sandbox is gone"),
+            Err(TryLockError::Poisoned(poisoned)) => *poisoned.into_inner() = nobody("the sandbox is gone"),
+            Err(TryLockError::WouldBlock) => {}
+        }
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+/// Takes a lock. What is behind each of them is true after every step, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {
@@ -410,9 +473,19 @@ impl Watch {
     /// Starts it on the caller's runtime.
     pub(super) fn start(receiver: Receiver, hub: Arc<Hub>) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let watching = watch(receiver, hub.clone(), stopped);
+        let ours = hub.clone();
         let task = tokio::spawn(async move {
-            watching.await.inspect_err(|error| tracing::error!(error = %error.chain(), "events are not told any more"))
+            let mut stopped = stopped;
+            let watched = watch(receiver, &ours, &mut stopped).await;
+            if let Err(error) = &watched {
+                tracing::error!(error = %error.chain(), "what the fence refuses is not told any more");
+                // What others have to tell is.
+                tokio::select! {
+                    _ = stopped => {}
+                    never = ours.tell_on() => match never {},
+                }
+            }
+            watched
         });
         Self { task, stop: Some(stop), hub }
     }
@@ -422,7 +495,8 @@ impl Watch {
         self.stop.take();
         // Whatever went wrong with it is over.
         let _ = (&mut self.task).await;
-        self.hub.identify(nobody("the sandbox is gone"));
+        self.hub.tell_waiting();
+        self.hub.forget();
     }
 
     /// Ends it: what still waits is told, what the rules in the namespace counted is read, and the summary closes the streams.
@@ -461,7 +535,7 @@ impl Drop for Watch {
 }
 
 /// Reads until it is told to stop, and hands the socket back.
-async fn watch(receiver: Receiver, hub: Arc<Hub>, mut stop: oneshot::Receiver<()>) -> Result<Receiver> {
+async fn watch(receiver: Receiver, hub: &Hub, stop: &mut oneshot::Receiver<()>) -> Result<Receiver> {
     // Deprecated for types that may close or change their descriptor; a receiver does neither while it lives.
     #[allow(deprecated)]
     let mut receiver = AsyncFd::with_interest(receiver, Interest::READABLE)
@@ -473,7 +547,7 @@ async fn watch(receiver: Receiver, hub: Arc<Hub>, mut stop: oneshot::Receiver<()
         ticks
     });
     // What came while the group was bound waits in the receiver, and the socket says nothing of it.
-    drain(receiver.get_mut(), &hub, usize::MAX)?;
+    drain(receiver.get_mut(), hub, usize::MAX)?;
     loop {
         let tick = async {
             match &mut ticks {
@@ -482,15 +556,15 @@ async fn watch(receiver: Receiver, hub: Arc<Hub>, mut stop: oneshot::Receiver<()
             }
         };
         tokio::select! {
-            _ = &mut stop => return Ok(receiver.into_inner()),
+            _ = &mut *stop => return Ok(receiver.into_inner()),
             () = tick => hub.report(),
-            () = hub.denied.notified() => {
-                drain(receiver.get_mut(), &hub, BURST)?;
-                hub.state().tell_denials();
+            () = hub.waiting.notified() => {
+                drain(receiver.get_mut(), hub, BURST)?;
+                hub.tell_waiting();
             }
             ready = receiver.ready_mut(Interest::READABLE | Interest::ERROR) => {
                 let mut ready = ready.map_err(|error| Error::new(ErrorKind::Io, "can't wait for an nflog group").because(error))?;
-                if drain(ready.get_inner_mut(), &hub, BURST)? {
+                if drain(ready.get_inner_mut(), hub, BURST)? {
                     ready.clear_ready();
                 } else {
                     tokio::task::yield_now().await;
@@ -565,6 +639,18 @@ fn trace(attempt: &Attempt) {
         denial_stage = attempt.denial_stage,
         "BYPASS_DETECT"
     );
+}
+
+/// Hands a change of the rules to `tracing`.
+fn trace_tampering(tampering: &Tampering) {
+    match (tampering.action, &tampering.reason) {
+        ("ended", Some(reason)) => {
+            tracing::error!(target: "ringfence::tampering", "{tampering}, and {reason}; the sandbox ends")
+        }
+        ("ended", None) => tracing::error!(target: "ringfence::tampering", "{tampering}; the sandbox ends"),
+        ("mended", _) => tracing::warn!(target: "ringfence::tampering", "{tampering}; they are what they were again"),
+        _ => tracing::warn!(target: "ringfence::tampering", "{tampering}"),
+    }
 }
 
 /// What a client wrote, no longer than a name can be.

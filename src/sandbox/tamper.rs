@@ -7,8 +7,9 @@
 //! What was heard is judged by whose commit it was, which the kernel tells; only where something was lost the rules are read and compared. Whoever
 //! changes rules without pause, his own or ours, is listened to at intervals, so that it costs the supervisor a bounded share of a processor.
 //!
-//! Somebody who can't be seen to is not to be hidden from, either: this is a thread that shares nothing with the rest of the supervisor but the lock of
-//! who changes the fence, it does what is to be done before it tells of it, and should it end before its time, so does the sandbox.
+//! Somebody who can't be seen to is not to be hidden from, either: this is a thread that waits for nobody in the rest of the supervisor but for whose turn it
+//! is to change the fence. It does what is to be done before it tells of it, and leaves the telling to the monitor's task. Should it end before its time, so
+//! does the sandbox.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -115,7 +116,7 @@ impl Sentinel {
         Ok(Self { stop, ended })
     }
 
-    /// Ends it when what was done up to now has been told.
+    /// Ends it when all that was heard up to now has been judged.
     pub(super) async fn finish(self) {
         let Self { stop, ended } = self;
         drop(stop);
@@ -204,18 +205,15 @@ impl Post {
     async fn judge(&mut self, heard: Vec<Change>) -> Result<bool> {
         let Some(theirs) = self.live.turn().await.tampered(&self.want, &heard) else { return Ok(false) };
         let mut tampering = describe(&self.hub, &theirs);
-        let what = tampering.to_string();
         match self.live.policy().tampering.value {
             OnTampering::Report => {
                 self.hub.tampered(tampering);
-                tracing::warn!(target: "ringfence::tampering", "{what}");
                 return Ok(true);
             }
             OnTampering::Mend => match self.mend().await {
                 Ok(()) => {
                     tampering.action = "mended";
                     self.hub.tampered(tampering);
-                    tracing::warn!(target: "ringfence::tampering", "{what}; they are what they were again");
                     return Ok(true);
                 }
                 Err(error) => tampering.reason = Some(error.chain()),
@@ -224,12 +222,11 @@ impl Post {
         }
         tampering.action = "ended";
         let why = match &tampering.reason {
-            Some(reason) => format!("{what}, and {reason}"),
-            None => what,
+            Some(reason) => format!("{tampering}, and {reason}"),
+            None => tampering.to_string(),
         };
-        let ended = self.end(why.clone());
+        let ended = self.end(why);
         self.hub.tampered(tampering);
-        tracing::error!(target: "ringfence::tampering", "{why}; the sandbox ends");
         ended.map(|()| true)
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ringfence::kernel::nftables::{Change, Monitor, Socket};
 use ringfence::nft::{Family, Object, TableId, TableName, Transaction, Verb};
 use ringfence::policy::Policy;
-use ringfence::{Command, ErrorKind, Host, Sandbox};
+use ringfence::{Command, Host, Sandbox};
 
 use super::{Fenced, same, world};
 use crate::support::until;
@@ -359,7 +359,7 @@ fn a_stopped_terminal_stops_nobody() {
 
 /// The program that a sandbox is part of has whatever panics when it is told something.
 #[test]
-fn whoever_has_the_sentinel_lost_has_the_sandbox_ended() {
+fn whoever_panics_when_told_keeps_nothing_from_being_mended() {
     let Some(world) = world() else { return };
     let panics = || -> std::io::Sink { panic!("on purpose") };
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(panics).try_init().unwrap();
@@ -367,23 +367,17 @@ fn whoever_has_the_sentinel_lost_has_the_sandbox_ended() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let sandbox = Sandbox::prepare(&Host::open().unwrap(), Policy::default()).await.unwrap();
-            let mut running = sandbox.spawn(Command::new("sleep").args(["600"])).await.unwrap();
-            let mut harm = Transaction::new();
+            let running = sandbox.spawn(Command::new("sleep").args(["600"])).await.unwrap();
             let mut socket = running.netns().run(Socket::open).unwrap().unwrap();
-            socket
-                .ruleset()
-                .unwrap()
-                .tables
-                .into_iter()
-                .for_each(|table| harm.push(Verb::Delete, Object::Table(table)));
-            socket.commit(&harm).unwrap();
-            let patience = std::time::Duration::from_secs(60);
-            let ended = tokio::time::timeout(patience, running.wait()).await.expect("it goes on").unwrap_err();
-            running.close().await.unwrap();
-            ended
+            let made = socket.ruleset().unwrap();
+            for _ in 0..3 {
+                let mut harm = Transaction::new();
+                made.tables.iter().for_each(|table| harm.push(Verb::Delete, Object::Table(table.clone())));
+                socket.commit(&harm).unwrap();
+                until("the rules are mended", || same(&socket.ruleset().unwrap(), &made));
+            }
+            running.summary().tampered
         })
     });
-    let ended = ended.unwrap();
-    assert_eq!(ended.kind(), ErrorKind::Tampered);
-    assert!(ended.chain().contains("who changes the rules inside is not heard any more: it was lost"), "{ended}");
+    assert!(ended.unwrap() > 0, "nobody was told");
 }
