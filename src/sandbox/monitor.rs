@@ -50,6 +50,9 @@ const DENIALS: usize = 256;
 /// How many changes of the rules wait to be told. More are counted.
 const TAMPERINGS: usize = 256;
 
+/// How long what is still to be told at the end is waited for. Nothing that it waits for is known to take so long.
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// How often the counters are read until they stand still.
 const SETTLING: usize = 20;
 
@@ -365,6 +368,9 @@ impl Hub {
 
     /// Makes the loss exact, and tells the last event.
     fn close(&self, counted: &[(String, u64)]) -> Summary {
+        if self.state().over {
+            return self.summary();
+        }
         self.tell_waiting();
         let unaccounted = self.state().report.unaccounted(counted);
         if unaccounted > 0 {
@@ -492,26 +498,33 @@ impl Watch {
 
     /// Ends it without a last word, and gives the namespace free.
     pub(super) async fn stop(mut self) {
-        self.stop.take();
-        // Whatever went wrong with it is over.
-        let _ = (&mut self.task).await;
+        self.ended().await;
         self.hub.tell_waiting();
         self.hub.forget();
+    }
+
+    /// Waits for the task's end, and gives the socket back if that is still good. Nothing that is to be taken down waits for it any longer.
+    async fn ended(&mut self) -> Option<Receiver> {
+        self.stop.take();
+        match tokio::time::timeout(LAST_WORDS, &mut self.task).await {
+            Ok(Ok(receiver)) => receiver.ok(),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the task that reads refused packets was lost");
+                None
+            }
+            Err(_) => {
+                tracing::error!("the task that reads refused packets does not get on, and is left behind");
+                None
+            }
+        }
     }
 
     /// Ends it: what still waits is told, what the rules in the namespace counted is read, and the summary closes the streams.
     ///
     /// Every program of the sandbox must have ended.
     pub(super) async fn finish(mut self, netns: Netns, rules: Rules) -> Summary {
-        self.stop.take();
         // What can't be read any more is counted all the same, and so told as lost.
-        let mut receiver = match (&mut self.task).await {
-            Ok(receiver) => receiver.ok(),
-            Err(error) => {
-                tracing::error!(%error, "the task that reads refused packets was lost");
-                None
-            }
-        };
+        let mut receiver = self.ended().await;
         let hub = self.hub.clone();
         let settled = tokio::task::spawn_blocking(move || {
             let counted = settle(receiver.as_mut(), &hub, &netns, &rules).unwrap_or_else(|error| {
@@ -520,10 +533,10 @@ impl Watch {
             });
             hub.close(&counted)
         });
-        match settled.await {
-            Ok(summary) => summary,
-            // It panicked, or the runtime is going down.
-            Err(_) => self.hub.close(&[]),
+        match tokio::time::timeout(LAST_WORDS, settled).await {
+            Ok(Ok(summary)) => summary,
+            // It panicked, does not get on, or the runtime is going down.
+            Ok(Err(_)) | Err(_) => self.hub.close(&[]),
         }
     }
 }

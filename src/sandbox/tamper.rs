@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::Sandbox;
 use super::live::Live;
-use super::monitor::Hub;
+use super::monitor::{Hub, LAST_WORDS};
 use crate::audit::Tampering;
 use crate::kernel::child::{Child, Killer};
 use crate::kernel::nftables::{Change, Monitor};
@@ -116,12 +116,12 @@ impl Sentinel {
         Ok(Self { stop, ended })
     }
 
-    /// Ends it when all that was heard up to now has been judged.
+    /// Ends it when all that was heard up to now has been judged. Nothing that is to be taken down waits for it any longer than for other last words.
     pub(super) async fn finish(self) {
         let Self { stop, ended } = self;
         drop(stop);
         // Whatever went wrong with it is over.
-        let _ = ended.await;
+        let _ = tokio::time::timeout(LAST_WORDS, ended).await;
     }
 }
 

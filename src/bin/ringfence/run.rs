@@ -16,6 +16,9 @@ use crate::metrics::Metrics;
 use crate::place::Place;
 use crate::{FAILED, io_error, log, report, settings, stderr, tell};
 
+/// How long threads that do not get on are waited for at the end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 pub fn run(arguments: RunArguments) -> Result<u8> {
     stderr::share()?;
     log::start(arguments.options.telling.quiet, arguments.options.telling.verbose);
@@ -44,7 +47,7 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
         .enable_all()
         .build()
         .map_err(|error| io_error("can't start the runtime", error))?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut metrics = settings.run.metrics.as_ref().map(Metrics::open).transpose()?;
         let host = Host::open()?;
         let audited = settings.policy.audit.value.then(|| settings.policy.clone());
@@ -109,7 +112,10 @@ pub fn run(arguments: RunArguments) -> Result<u8> {
         drop(signals);
         // An error too, after all that was refused has been told.
         Ok(status?.code_for_shell())
-    })
+    });
+    // What there was to take down has been.
+    runtime.shutdown_timeout(PATIENCE);
+    ended
 }
 
 fn unlearned(file: &Sourced<LearnTo>, error: std::io::Error) -> Error {
