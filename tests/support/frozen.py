@@ -1,7 +1,9 @@
-"""Mounts a file system of its own, in which there is one program, `sh`, and stops telling that file's attributes.
+"""Mounts a file system of its own, in which there is one program, `sh`, and stops telling that file's attributes, or what is in it.
 
 frozen.py told DIRECTORY EVENTS   lets what that program starts be refused something, and says whether events are told meanwhile
 frozen.py stuck DIRECTORY         ends with a thread that waits for the attributes and can't be killed; says the file system's number
+frozen.py held DIRECTORY ...      says the file system's number, and once there is a file DIRECTORY.armed a thread that can't be killed keeps the lock of this
+                                  process's memory, so that all who read there (ps, too) wait until the connection is aborted. Another one goes on sending
 """
 
 import ctypes
@@ -40,8 +42,8 @@ def mount(directory):
     return device
 
 
-def serve(device, told):
-    """Answers until SIGUSR1. Writes a line to `told` then, and one for each question for attributes that it leaves without an answer."""
+def serve(device, told, unanswered):
+    """Answers until SIGUSR1. Writes a line to `told` then, and one for each question of a kind that it leaves without an answer from then on."""
     frozen = False
 
     def freeze(*_):
@@ -67,14 +69,16 @@ def serve(device, told):
             answer = struct.pack('<4Q2I', PROGRAM, 0, 1000, 0, 0, 0) + attributes(PROGRAM)
         elif what == LOOKUP:
             error = -2
-        elif what == GETATTR and frozen and node == PROGRAM:
+        elif what == unanswered and frozen and node == PROGRAM:
             os.write(told, b'\n')
             continue
         elif what == GETATTR:
             answer = struct.pack('<Q2I', 0, 0, 0) + attributes(node)
         elif what in (OPEN, OPENDIR):
-            # What is read of the program stays in memory.
-            answer = struct.pack('<Q2I', 7, 2 if what == OPEN else 0, 0)
+            # What is read of the program stays in memory (FOPEN_KEEP_CACHE), until somebody maps it who opens it later (FOPEN_DIRECT_IO): he waits for what
+            # is still being read.
+            direct = frozen and unanswered == READ
+            answer = struct.pack('<Q2I', 7, 0 if what == OPENDIR else 3 if direct else 2, 0)
         elif what == READ:
             _, offset, size = struct.unpack('<QQI', question[40:60])
             answer = program[offset:offset + size]
@@ -85,14 +89,14 @@ def serve(device, told):
         os.write(device, struct.pack('<IiQ', 16 + len(answer), error, unique) + answer)
 
 
-def started(directory):
+def started(directory, unanswered=GETATTR):
     """Mounts and serves it; gives the server, and what the server tells by."""
     os.makedirs(directory, exist_ok=True)
     device = mount(directory)
     hears, tells = os.pipe()
     server = os.fork()
     if server == 0:
-        serve(device, tells)
+        serve(device, tells, unanswered)
     os.stat(f'{directory}/sh')
     return server, hears
 
@@ -118,7 +122,7 @@ def refused(events):
     print('not told', flush=True)
 
 
-def stuck(directory):
+def stuck(directory, *_):
     server, hears = started(directory)
     number = os.minor(os.stat(directory).st_dev)
     os.kill(server, signal.SIGUSR1)
@@ -129,6 +133,33 @@ def stuck(directory):
     os.waitpid(server, 0)
     print(number, flush=True)
     os._exit(4)
+
+
+def held(directory, *_):
+    server, hears = started(directory, READ)
+    print(os.minor(os.stat(directory).st_dev), flush=True)
+    while not os.path.exists(f'{directory}.armed'):
+        time.sleep(0.1)
+    # From before the lock is held on, so that it needs no more memory.
+    threading.Thread(target=send, daemon=True).start()
+    time.sleep(1)
+    read = os.open(f'{directory}/sh', os.O_RDONLY)
+    os.kill(server, signal.SIGUSR1)
+    os.read(hears, 1)
+    mapped = os.open(f'{directory}/sh', os.O_RDONLY)
+    threading.Thread(target=os.read, args=[read, 4096], daemon=True).start()
+    os.read(hears, 1)
+    libc.mmap(None, 4096, 1, 2, mapped, 0)  # PROT_READ, MAP_PRIVATE
+
+
+def send():
+    """Sends what is refused."""
+    to = struct.pack('=H', socket.AF_INET) + struct.pack('>H', 301) + socket.inet_aton('203.0.113.10') + bytes(8)
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    number = sender.fileno()
+    while True:
+        libc.sendto(number, b'x', 1, 0, to, 16)
+        time.sleep(0.2)
 
 
 globals()[sys.argv[1]](*sys.argv[2:])

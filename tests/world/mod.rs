@@ -25,6 +25,9 @@ pub const RINGFENCE: &str = env!("CARGO_BIN_EXE_ringfence");
 /// What marks every process that a world has started, and whatever these start.
 const MARK: &str = "RINGFENCE_TEST_WORLD";
 
+/// How long the environment of a process is waited for. Who keeps it longer is none of a world's.
+const READING: Duration = Duration::from_secs(3);
+
 /// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -247,9 +250,15 @@ impl World {
     pub fn processes(&self) -> Vec<String> {
         let mark = format!("{MARK}={}", self.mark);
         let mut found = Vec::new();
+        let (mut ask, mut answers) = reader();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            // Fails below if it can't be asked.
+            let _ = ask.send(entry.path().join("environ"));
+            let environment = answers.recv_timeout(READING).unwrap_or_else(|_| {
+                (ask, answers) = reader();
+                Vec::new()
+            });
             if environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
                 let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
                 found.push(format!("{pid} {}", name.trim()));
@@ -291,6 +300,17 @@ pub struct State {
     pub sysctls: Vec<(String, String)>,
     pub names: BTreeSet<OsString>,
     pub processes: Vec<String>,
+}
+
+/// A thread that reads files. A process that keeps the lock of its memory has whoever reads there wait, and another test may have such a process.
+fn reader() -> (mpsc::Sender<PathBuf>, mpsc::Receiver<Vec<u8>>) {
+    let ((ask, questions), (tell, answers)) = (mpsc::channel(), mpsc::channel());
+    std::thread::spawn(move || {
+        for path in questions {
+            let _ = tell.send(std::fs::read(path).unwrap_or_default());
+        }
+    });
+    (ask, answers)
 }
 
 /// Waits for a child and reads what it writes, and kills it rather than wait for ever.
