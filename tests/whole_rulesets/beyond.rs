@@ -297,6 +297,22 @@ pub fn rulesets() -> Vec<(&'static str, Vec<Message>)> {
     ]
 }
 
+/// Rules that compare no more of an interface's name than it has, as iptables-nft(8) makes them.
+pub fn of_iptables() -> Vec<Message> {
+    let mut messages = vec![table(), chain(vec![])];
+    for (op, key, name) in [
+        (EQ, 6, &b"eth0\0"[..]),
+        (NEQ, 7, b"eth0\0"),
+        (EQ, 6, b"fifteen-letters\0"),
+        // `-i eth+`
+        (EQ, 6, b"eth"),
+        (EQ, 6, b"lo*\0"),
+    ] {
+        messages.push(rule(vec![meta(key, 1), cmp(op, name, 1), expr("counter", vec![]), verdict(DROP)], vec![]));
+    }
+    messages
+}
+
 /// A rule that no dump has room for, between two others, and a table behind it. The kernel takes it, and its dumps end before it as if
 /// there were no more.
 pub fn rule_too_large_to_dump() -> Vec<Message> {

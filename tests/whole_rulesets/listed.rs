@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::netlink::{Attr, Message, NEW_CHAIN, NEW_ELEMENTS, NEW_RULE, NEW_SET, NEW_TABLE, show};
+use crate::netlink::{Attr, Body, Message, NEW_CHAIN, NEW_ELEMENTS, NEW_RULE, NEW_SET, NEW_TABLE, show};
 use crate::nft::load;
 use crate::shot::{difference, dump};
 use crate::{flush, program};
@@ -59,7 +59,11 @@ pub fn try_list(most: usize) -> Listed {
 const RULE: &str = "rule";
 
 /// The lines of everything, by the place where it is: `chain inet t c`, `set inet t s`. What belongs to one rule stands in its chain.
+///
+/// One thing that nft(8) itself makes other bytes of when it reads its own listing counts as the same: how long a comparison with the name
+/// of an interface is, see [`whole_names`].
 fn by_place(messages: &[Message]) -> BTreeMap<String, Vec<String>> {
+    let messages: &[Message] = &messages.iter().cloned().map(whole_names).collect::<Vec<_>>();
     let own = |name: &[u8]| {
         name.starts_with(b"__set")
             || name.starts_with(b"__map")
@@ -149,6 +153,32 @@ fn by_place(messages: &[Message]) -> BTreeMap<String, Vec<String>> {
         rest.splice(0..0, lines);
     }
     places
+}
+
+/// A rule in which names of interfaces that are compared with a NUL behind them have all their 16 bytes, as nft(8) writes them: the kernel
+/// loads names with zeros behind them, so that no packet can tell.
+fn whole_names(mut rule: Message) -> Message {
+    let NEW_RULE = rule.kind else { return rule };
+    let Some(exprs) = rule.attrs.iter_mut().find(|attr| attr.kind == 4).and_then(Attr::nested_mut) else { return rule };
+    let mut loaded = false;
+    for expr in exprs {
+        let Some([name, data]) = expr.nested_mut().map(Vec::as_mut_slice) else { continue };
+        let key = data.nested().iter().find(|attr| attr.kind == 2).map(|attr| attr.as_bytes().to_vec());
+        if name.as_bytes() == b"cmp\0"
+            && loaded
+            && let Some(value) = data.nested_mut().and_then(|data| data.iter_mut().find(|attr| attr.kind == 3))
+            && let Some(Body::Bytes(compared)) =
+                value.nested_mut().and_then(|value| value.first_mut()).map(|bytes| &mut bytes.body)
+            && compared.len() < 16
+            && compared.last() == Some(&0)
+        {
+            compared.resize(16, 0);
+        }
+        // Of the incoming, of the outgoing interface, of the bridge of either.
+        let names = [6_u32, 7, 17, 18].map(|key| key.to_be_bytes().to_vec());
+        loaded = name.as_bytes() == b"meta\0" && key.is_some_and(|key| names.contains(&key));
+    }
+    rule
 }
 
 fn family(number: u8) -> &'static str {

@@ -576,6 +576,20 @@ fn what_is_listed_nft_makes_the_same_of() {
     hold_listed("corpus", &scripts, 99);
 }
 
+/// What nft(8) lists of iptables-nft(8)'s and reads again, `list` shows.
+#[test]
+fn what_iptables_wrote_is_listed() {
+    if !able() {
+        return;
+    }
+    in_namespace(&[], || {
+        Netfilter::open().commit(&beyond::of_iptables()).unwrap();
+        let listed = listed::try_list(200);
+        assert_eq!((&listed.changed, &listed.unshown), (&vec![], &vec![]));
+        assert_eq!((listed.same, listed.rules), (5, 5));
+    });
+}
+
 #[test]
 fn every_rule_comes_back() {
     if !able() {

@@ -382,14 +382,16 @@ fn padded<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     Some(whole)
 }
 
-/// All 16 bytes are one name; fewer are the beginning of many, for which nft(8) writes a star.
+/// With a NUL behind it, it is one whole name; without, the beginning of many, for which nft(8) writes a star.
+///
+/// iptables-nft(8) compares no more than the one NUL, nft(8) all 16 bytes. The kernel has zeros in the rest, so it is the same.
 fn interface_name(bytes: &[u8]) -> Option<String> {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     let (name, rest) = bytes.split_at(end);
     let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?;
-    match bytes.len() {
-        16 if end < 16 && rest.iter().all(|byte| *byte == 0) => word::interface(name).ok(),
-        len if len < 15 && rest.is_empty() && !name.contains(['*', '\\']) => word::quoted(&format!("{name}*")).ok(),
+    match rest {
+        [] if end < 15 && !name.contains(['*', '\\']) => word::quoted(&format!("{name}*")).ok(),
+        [_, ..] if bytes.len() <= 16 && rest.iter().all(|byte| *byte == 0) => word::interface(name).ok(),
         _ => None,
     }
 }
@@ -410,12 +412,17 @@ mod tests {
             (Kind::Port, &[0x15, 0x38], "5432"),
             (Kind::Bits, &[0x3f, 0xff], "0x3fff"),
             (Kind::IfName, b"veth", "\"veth*\""),
+            (Kind::IfName, b"eth0\0", "\"eth0\""),
+            (Kind::IfName, b"veth*\0", "\"veth\\*\""),
             (Kind::IfName, b"veth*\0\0\0\0\0\0\0\0\0\0\0", "\"veth\\*\""),
             (Kind::TcpFlags, &[0x12], "syn | ack"),
             (Kind::CtState, &6u32.to_ne_bytes(), "0x6"),
             (Kind::IfIndex, &1u32.to_ne_bytes(), "\"lo\""),
         ] {
             assert_eq!(kind.show(bytes).as_deref(), Some(text), "{kind:?}");
+        }
+        for other in [&b"\0"[..], b"a\0b\0", b"eth0\0\0\0\0\0\0\0\0\0\0\0\0\0", b"of-16-letters-ab"] {
+            assert_eq!(Kind::IfName.show(other), None, "{other:?}");
         }
         assert_eq!(Kind::IfName.show(b"a\"b\0\0\0\0\0\0\0\0\0\0\0\0\0"), None);
         assert_eq!(Kind::Ipv4.show(&[1, 2, 3]), None);
