@@ -297,9 +297,15 @@ pub fn rulesets() -> Vec<(&'static str, Vec<Message>)> {
     ]
 }
 
-/// Rules that compare no more of an interface's name than it has, as iptables-nft(8) makes them.
+/// Base chains with counters, as iptables-nft-restore(8) makes them, with rules that compare no more of an interface's name than it has.
 pub fn of_iptables() -> Vec<Message> {
-    let mut messages = vec![table(), chain(vec![])];
+    let base = |name: &str, number_of: u32, policy: u32, [packets, bytes_of]: [u64; 2]| {
+        let counters = vec![bytes(1, &bytes_of.to_be_bytes()), bytes(2, &packets.to_be_bytes())];
+        let hook = nest(4, vec![number(1, number_of), number(2, 0)]);
+        let attrs = vec![text(1, "t"), text(3, name), hook, number(5, policy), text(7, "filter"), nest(8, counters)];
+        Message { kind: NEW_CHAIN, family: IPV4, attrs }
+    };
+    let mut messages = vec![table(), base("unseen", 2, 0, [0, 0]), base("c", 1, 1, [7, 500])];
     for (op, key, name) in [
         (EQ, 6, &b"eth0\0"[..]),
         (NEQ, 7, b"eth0\0"),

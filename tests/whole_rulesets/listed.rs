@@ -60,8 +60,8 @@ const RULE: &str = "rule";
 
 /// The lines of everything, by the place where it is: `chain inet t c`, `set inet t s`. What belongs to one rule stands in its chain.
 ///
-/// One thing that nft(8) itself makes other bytes of when it reads its own listing counts as the same: how long a comparison with the name
-/// of an interface is, see [`whole_names`].
+/// Two things that nft(8) itself makes other bytes of when it reads its own listing count as the same: how long a comparison with the name
+/// of an interface is, see [`whole_names`], and how many packets a base chain's policy has judged, which no listing says.
 fn by_place(messages: &[Message]) -> BTreeMap<String, Vec<String>> {
     let messages: &[Message] = &messages.iter().cloned().map(whole_names).collect::<Vec<_>>();
     let own = |name: &[u8]| {
@@ -136,7 +136,7 @@ fn by_place(messages: &[Message]) -> BTreeMap<String, Vec<String>> {
             NEW_CHAIN if own(&name) => continue,
             NEW_CHAIN => {
                 let place = format!("chain {} {} {}", family(message.family), printed(&table), printed(&name));
-                (place, lines_of(message, &[2, 6]))
+                (place, lines_of(message, &[2, 6, 8]))
             }
             _ => {
                 let place = format!(

@@ -29,6 +29,9 @@ use super::{
 /// The user data of a comment without a word, which is no [`Comment`](super::Comment).
 const NO_WORDS: &[u8] = &[0, 1, 0];
 
+/// NFTA_CHAIN_COUNTERS, what a base chain's policy has judged, which iptables-nft(8) asks for. nft(8) neither shows it nor asks.
+const COUNTERS: u16 = 8;
+
 /// A ruleset in nft(8) syntax.
 ///
 /// # References
@@ -390,11 +393,12 @@ impl<'a> Page<'a> {
     }
 
     fn chain(&mut self, chain: &'a Chain) {
-        let head = word::name(chain.name.as_str()).map(|_| ()).and_then(|()| match &chain.base {
+        let unknown = chain.extra.attributes().iter().find(|kept| kept.kind != COUNTERS);
+        let head = word::name(chain.name.as_str()).map(|_| ()).and_then(|()| match (&chain.base, unknown) {
             _ if chain.flags.offload => Err("nft(8) syntax is not known for rules in a network card".to_owned()),
-            _ if !chain.extra.attributes().is_empty() => Err("it has what nft(8) has no word for".to_owned()),
-            Some(base) => show_base(chain.table.family, base).map(Some),
-            None => Ok(None),
+            (_, Some(kept)) => Err(format!("nft(8) has no word for what its attribute {} says", kept.kind)),
+            (Some(base), None) => show_base(chain.table.family, base).map(Some),
+            (None, None) => Ok(None),
         });
         let base = match head {
             Ok(base) => base,
