@@ -21,7 +21,8 @@ pub struct Listed {
 
 /// Lists, takes everything away, loads what was listed and compares. In the namespace of the calling thread.
 pub fn try_list(most: usize) -> Listed {
-    let before = by_place(&dump());
+    let dumped = dump();
+    let (before, lifetimes) = (by_place(&dumped), lifetimes(&dumped));
     let rules = before.values().map(|lines| lines.iter().filter(|line| line.as_str() == RULE).count()).sum();
     let mut listed = Listed { rules, ..Listed::default() };
     let output = std::process::Command::new(program()).args(["rules", "list"]).output().expect("ringfence runs");
@@ -36,7 +37,15 @@ pub fn try_list(most: usize) -> Listed {
         listed.changed.push(format!("nft -f refuses it: {}", why.chars().take(500).collect::<String>()));
         return listed;
     }
-    let after = by_place(&dump());
+    let dumped = dump();
+    let after = by_place(&dumped);
+    // Time has passed.
+    for (element, left) in self::lifetimes(&dumped) {
+        let had = lifetimes.get(&element);
+        if had.is_some_and(|had| left > *had) {
+            listed.changed.push(format!("{element} has {left} ms left, and had {had:?}"));
+        }
+    }
     // It may hold fewer rules than there were, if it says so.
     let spared = |place: &str| listed.unshown.iter().any(|what| what.contains(place));
     let places: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
@@ -53,6 +62,26 @@ pub fn try_list(most: usize) -> Listed {
     listed.same = same;
     listed.changed.extend(changed);
     listed
+}
+
+/// How many milliseconds elements have left.
+fn lifetimes(messages: &[Message]) -> BTreeMap<String, u64> {
+    let mut lifetimes = BTreeMap::new();
+    for message in messages.iter().filter(|message| message.kind == NEW_ELEMENTS) {
+        let (named, elements) = message.attrs.split_at(message.attrs.iter().take_while(|attr| attr.kind != 3).count());
+        let mut set = vec![message.family.to_string()];
+        show(named, "", &mut set);
+        for element in elements.iter().flat_map(Attr::nested) {
+            let (time, rest): (Vec<Attr>, Vec<Attr>) =
+                element.nested().iter().cloned().partition(|attr| attr.kind == 5);
+            let mut lines = set.clone();
+            show(&rest, "", &mut lines);
+            if let Some(left) = time.first().and_then(|left| left.as_bytes().try_into().ok()) {
+                lifetimes.insert(lines.join(" "), u64::from_be_bytes(left));
+            }
+        }
+    }
+    lifetimes
 }
 
 /// Stands in front of every rule.

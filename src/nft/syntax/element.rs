@@ -65,6 +65,12 @@ impl Elements {
             if let Some(time) = element.timeout {
                 text += &format!(" timeout {}", show_time(time)?);
             }
+            if let Some(left) = element.expires {
+                if element.timeout.or(set.timeout).is_none() {
+                    return Err("it runs out, and neither it nor its set has a timeout".to_owned());
+                }
+                text += &format!(" expires {}", show_time(left)?);
+            }
             if let Some(comment) = &element.comment {
                 text += &format!(" comment {}", word::quoted(comment.as_str())?);
             }
@@ -361,6 +367,22 @@ mod tests {
         // Where one begins, the one before ends.
         assert_eq!(out.shown, ["2.0.0.0/8", "3.0.0.0-255.255.255.255"]);
         assert_eq!(out.unshown.len(), 1);
+    }
+
+    #[test]
+    fn what_is_left_of_a_time_is_told() {
+        let hour = Duration::from_secs(3_600);
+        let mut set = set(&[Datatype::Ipv4Addr], false);
+        let address = || Element::new(Data::ipv4([203, 0, 113, 9].into()));
+        let shown = |set: &Set, element: Element| show(set, &kinds(set), [&element].into_iter());
+        let own = || Element { timeout: Some(hour), expires: Some(hour / 2), ..address() };
+        assert_eq!(shown(&set, own()).shown, ["203.0.113.9 timeout 1h expires 30m"]);
+        let inherited = || Element { expires: Some(hour / 2), ..address() };
+        assert_eq!(shown(&set, inherited()).unshown.len(), 1);
+        set.timeout = Some(2 * hour);
+        assert_eq!(shown(&set, own()).shown, ["203.0.113.9 timeout 1h expires 30m"]);
+        assert_eq!(shown(&set, inherited()).shown, ["203.0.113.9 expires 30m"]);
+        assert_eq!(shown(&set, address()).shown, ["203.0.113.9"]);
     }
 
     #[test]
