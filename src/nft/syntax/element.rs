@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::value::{self, Kind};
 use super::{type_of, word};
-use crate::nft::{Datatype, Element, ElementData, Expr, MapTo, Set, Verdict};
+use crate::nft::{Datatype, Element, ElementData, Expr, Limit, MapTo, Set, Verdict};
 
 /// The longest time the kernel counts, in milliseconds: more would not fit 64 bits of nanoseconds.
 const MAX_MILLISECONDS: u128 = (u64::MAX / 1_000_000) as u128;
@@ -53,11 +53,15 @@ impl Elements {
     fn push(&mut self, set: &Set, element: &Element, key: Result<String, String>) {
         let shown = key.and_then(|key| {
             let mut text = key;
-            // nft(8) prints an element's quota and reads none, but the kernel gives every element what its set has.
-            let quota = element.exprs.iter().any(|expr| matches!(expr, Expr::Quota(_)));
-            let inherited = quota && element.exprs == set.exprs;
-            if quota && !inherited {
-                return Err("nft(8) has no way to write a quota of its own".to_owned());
+            // nft(8) prints these for an element and refuses to read them, but the kernel gives every element what its set has.
+            let unread = element.exprs.iter().find_map(|expr| match expr {
+                Expr::Quota(_) => Some("quota"),
+                Expr::Limit(Limit { bytes: true, burst: 0, .. }) => Some("limit of bytes without a burst"),
+                _ => None,
+            });
+            let inherited = unread.is_some() && element.exprs == set.exprs;
+            if let (Some(what), false) = (unread, inherited) {
+                return Err(format!("nft(8) has no way to write a {what} of its own"));
             }
             for expr in element.exprs.iter().filter(|_| !inherited) {
                 text += &format!(" {}", super::statement::show_state(expr)?);
@@ -383,6 +387,19 @@ mod tests {
         assert_eq!(shown(&set, own()).shown, ["203.0.113.9 timeout 1h expires 30m"]);
         assert_eq!(shown(&set, inherited()).shown, ["203.0.113.9 expires 30m"]);
         assert_eq!(shown(&set, address()).shown, ["203.0.113.9"]);
+    }
+
+    #[test]
+    fn a_limit_that_nft_does_not_read_is_left_to_the_set() {
+        let limit = |burst| Expr::Limit(Limit { rate: 512, seconds: 1, burst, over: false, bytes: true });
+        let mut set = set(&[Datatype::Ipv4Addr], false);
+        let element =
+            |burst| Element { exprs: vec![limit(burst)], ..Element::new(Data::ipv4([203, 0, 113, 9].into())) };
+        let shown = |set: &Set, element: Element| show(set, &kinds(set), [&element].into_iter());
+        assert_eq!(shown(&set, element(0)).unshown.len(), 1);
+        set.exprs = vec![limit(0)];
+        assert_eq!(shown(&set, element(0)).shown, ["203.0.113.9"]);
+        assert_eq!(shown(&set, element(9)).shown, ["203.0.113.9 limit rate 512 bytes/second burst 9 bytes"]);
     }
 
     #[test]
