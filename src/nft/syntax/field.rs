@@ -92,7 +92,7 @@ pub(super) struct Context {
     vlan: bool,
     /// Type of the ICMP message.
     icmp: Option<u8>,
-    /// Whether it is one of several transport protocols.
+    /// Whether it was one of several transport protocols. From there on nft(8) refuses the name of any.
     pub transports: bool,
     /// How many seconds the reader's clock is ahead of UTC, if that is known.
     hours: Option<i32>,
@@ -287,8 +287,14 @@ impl Context {
         headers.map(|header| (header.word, header.start, header.fields)).chain(extensions)
     }
 
+    /// The transport protocol, if nft(8) takes its name for fields.
+    pub(super) fn named_transport(&self) -> Option<u8> {
+        self.transport.filter(|_| !self.transports)
+    }
+
     /// Whether nft(8) takes fields of a header here, without a match of its own in front of them.
     fn has(&self, word: &str) -> bool {
+        let transport = self.named_transport();
         match word {
             "ether" => self.ether,
             "vlan" => self.vlan,
@@ -296,21 +302,26 @@ impl Context {
             "ip6" => self.network == Some(Network::Ip6),
             "arp" => self.network == Some(Network::Arp),
             // ICMP has no ports, and its types depend on the family, for which nft(8) would add a match.
-            "icmp" => self.transport == Some(1) && self.network != Some(Network::Ip6),
-            "icmpv6" => self.transport == Some(58) && self.network != Some(Network::Ip),
-            "th" => !matches!(self.transport, Some(1 | 2 | 6 | 17 | 33 | 50 | 51 | 58 | 108 | 132 | 136)),
-            _ => self.transport.is_some_and(|protocol| transport_word(protocol) == Some(word)),
+            "icmp" => transport == Some(1) && self.network != Some(Network::Ip6),
+            "icmpv6" => transport == Some(58) && self.network != Some(Network::Ip),
+            "th" => !matches!(transport, Some(1 | 2 | 6 | 17 | 33 | 50 | 51 | 58 | 108 | 132 | 136)),
+            _ => transport.is_some_and(|protocol| transport_word(protocol) == Some(word)),
         }
     }
 
     /// Learns that the transport protocol is one of several, if that is what a key is.
     pub(super) fn learn_protocols(&mut self, source: Source) {
-        self.transports |= match source {
+        let transports = match source {
             Source::Meta(MetaKey::L4Proto) => true,
             Source::Payload { base: PayloadBase::Network, offset: 9, len: 1 } => self.network == Some(Network::Ip),
             Source::Payload { base: PayloadBase::Network, offset: 6, len: 1 } => self.network == Some(Network::Ip6),
             _ => false,
         };
+        if transports {
+            // To nft(8) it is the last of them, until a comparison says otherwise.
+            self.transport = None;
+            self.transports = true;
+        }
     }
 
     /// Whether nft(8) takes extension headers, options or chunks here, without a match of its own in front of them.

@@ -70,9 +70,9 @@ impl Reader<'_> {
             }
         };
         // The checksum that nft(8) keeps right, and whether the transport's covers the bytes.
-        let (kind, place) = match (base, self.context.network, self.context.transport) {
+        let (kind, place) = match (base, self.context.network, self.context.named_transport()) {
             (PayloadBase::Network, Some(Network::Ip), _) => (1, 10),
-            (PayloadBase::Network | PayloadBase::LinkLayer, ..) => (0, 0),
+            (PayloadBase::Network | PayloadBase::LinkLayer, ..) | (PayloadBase::Transport, _, None) => (0, 0),
             (PayloadBase::Transport, _, Some(6)) => (1, 16),
             (PayloadBase::Transport, _, Some(17)) => (1, 6),
             _ => return Err(unwritable()),

@@ -466,7 +466,8 @@ impl<'a> Reader<'a> {
         if set.data.is_some() {
             return Err("nft(8) has no way to ask whether a map has a key".to_owned());
         }
-        let source = self.source(sreg).filter(|_| set.flags.anonymous && !negated);
+        // Of a concatenation nft(8) learns nothing.
+        let source = self.source(sreg).filter(|_| set.flags.anonymous && !negated && set.key.0.len() == 1);
         let (key, kinds) = self.key(set, sreg)?;
         let set = self.set_text(set, &kinds)?;
         if let Some(source) = source {
