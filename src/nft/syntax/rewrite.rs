@@ -1,11 +1,13 @@
 //! Statements that change the packet, or what the kernel notes about it.
 
-use super::field::{Network, Source};
+use super::field::{Field, Network, Source};
 use super::header::INTEGER;
 use super::rule::Reader;
 use super::statement::Wanted;
 use super::value::{self, Kind};
 use crate::nft::{CtDirection, CtKey, Expr, MetaKey, PayloadBase, Register};
+
+const ANOTHER_CHECKSUM: &str = "nft(8) would keep another checksum right";
 
 impl Reader<'_> {
     pub(super) fn meta_set(&mut self, key: MetaKey, sreg: Register) -> Result<String, String> {
@@ -44,7 +46,8 @@ impl Reader<'_> {
         let Expr::PayloadWrite { checksum, .. } = expr else { return Err(unwritable()) };
         let source = Source::Payload { base, offset, len };
         let value = self.take(sreg.index().into())?;
-        let (text, set) = match &value.mask {
+        let kept = (checksum.kind, checksum.offset, checksum.flags);
+        match &value.mask {
             // Bits of what stands there: nft(8) loads, changes and writes back.
             Some((keep, xor)) if value.source == source => {
                 let mask: Vec<u8> = keep.as_bytes().iter().map(|byte| !byte).collect();
@@ -58,32 +61,43 @@ impl Reader<'_> {
                 let width = (mask >> shift).count_ones().div_ceil(8) as usize;
                 // A protocol by its number: some of their names are statements.
                 let set = field.kind.show_bound(&bytes[bytes.len() - width..]).ok_or_else(unwritable)?;
-                (field.text, set)
+                if self.checksum(base, &field) != kept {
+                    return Err(ANOTHER_CHECKSUM.to_owned());
+                }
+                Ok(format!("{} set {set}", field.text))
             }
             _ => {
-                let field = self.context.field(source).ok_or_else(unwritable)?;
-                let set = self.argument_of(
-                    &value,
-                    Wanted { turns: true, ..Wanted::new(field.kind, field.datatype, len as usize) },
-                )?;
-                (field.text, set)
+                // With a name goes the checksum of the header, with a place none.
+                let part = |field: &Field| matches!(field.kind, Kind::Ipv4Prefix | Kind::Ipv6Prefix);
+                let named = self.context.field(source).filter(|field| !part(field));
+                let named = named.map(|field| (self.checksum(base, &field), field));
+                let placed = self.context.raw(source).filter(|_| base != PayloadBase::Inner);
+                let mut fields = named.into_iter().chain(placed.map(|field| ((0, 0, 0), field))).peekable();
+                fields.peek().ok_or_else(unwritable)?;
+                // A checksum is computed over pairs of bytes.
+                let even = checksum.kind == 0 || len.is_multiple_of(2);
+                let (_, field) = fields.find(|(sum, _)| even && *sum == kept).ok_or(ANOTHER_CHECKSUM)?;
+                let wanted = Wanted { turns: true, ..Wanted::new(field.kind, field.datatype, len as usize) };
+                Ok(format!("{} set {}", field.text, self.argument_of(&value, wanted)?))
             }
-        };
-        // The checksum that nft(8) keeps right, and whether the transport's covers the bytes.
+        }
+    }
+
+    /// The checksum that nft(8) keeps right when it writes a field by its name: of which kind and where it is, and whether the
+    /// transport's covers the field.
+    fn checksum(&self, base: PayloadBase, field: &Field) -> (u32, u32, u32) {
         let (kind, place) = match (base, self.context.network, self.context.named_transport()) {
             (PayloadBase::Network, Some(Network::Ip), _) => (1, 10),
-            (PayloadBase::Network | PayloadBase::LinkLayer, ..) | (PayloadBase::Transport, _, None) => (0, 0),
+            (PayloadBase::Transport, _, Some(1 | 2 | 58)) => (1, 2),
             (PayloadBase::Transport, _, Some(6)) => (1, 16),
             (PayloadBase::Transport, _, Some(17)) => (1, 6),
-            _ => return Err(unwritable()),
+            (PayloadBase::Transport, _, Some(132)) => (2, 8),
+            _ => (0, 0),
         };
         let pseudo =
             ["ip saddr", "ip daddr", "ip protocol", "ip length", "ip6 saddr", "ip6 daddr", "ip6 nexthdr", "ip6 length"]
-                .contains(&text.as_str());
-        if (checksum.kind, checksum.offset, checksum.flags) != (kind, place, u32::from(pseudo)) {
-            return Err("nft(8) would keep another checksum right".to_owned());
-        }
-        Ok(format!("{text} set {set}"))
+                .contains(&field.text.as_str());
+        (kind, place, u32::from(pseudo))
     }
 
     pub(super) fn mss(&mut self, sreg: Register) -> Result<String, String> {
