@@ -594,6 +594,33 @@ fn fields_of_a_frame_have_names_where_the_device_is_known_to_have_frames() {
     }
 }
 
+/// An echo request and its reply have the same fields, and nft(8) puts a choice of the two in front of them.
+#[test]
+fn fields_of_echoes_have_names_behind_a_choice_of_the_two() {
+    const TYPE: Load = Load::Payload(PayloadBase::Transport, 0, 1);
+    const ID: Load = Load::Payload(PayloadBase::Transport, 4, 2);
+    for (protocol, types, text) in [
+        (1, &[8, 0][..], "meta l4proto icmp icmp type { 8, 0 } icmp id 22"),
+        (58, &[128, 129], "meta l4proto icmpv6 icmpv6 type { echo-request, echo-reply } icmpv6 id 22"),
+        (1, &[8], "meta l4proto icmp icmp type { 8 } @th,32,16 0x16"),
+        (1, &[8, 0, 3], "meta l4proto icmp icmp type { 8, 0, 3 } @th,32,16 0x16"),
+        (58, &[8, 0], "meta l4proto icmpv6 icmpv6 type { 8, 0 } @th,32,16 0x16"),
+    ] {
+        let id = table(Family::Inet, "kinds");
+        let rule = Rule::new(&id, &chain("c")).l4proto(protocol).lookup(&[TYPE], "__set0", false);
+        let mut ruleset = around(vec![rule.is(ID, Data::be16(22))]);
+        let key = if protocol == 1 { Datatype::IcmpType } else { Datatype::Icmpv6Type };
+        let mut choice = set(&id, "__set0", &[key]);
+        choice.flags = SetFlags { anonymous: true, constant: true, ..SetFlags::default() };
+        let elements = types.iter().map(|kind| Element::new(Data::byte(*kind))).collect();
+        ruleset.elements.push((id.clone(), choice.name.clone(), elements));
+        ruleset.sets.push(choice);
+        let shown = ruleset.syntax();
+        assert_eq!(shown.unshown(), []);
+        assert!(shown.as_str().lines().any(|line| line.trim() == text), "lacks {text}:\n{shown}");
+    }
+}
+
 #[test]
 fn a_flag_that_old_nft_refuses_is_told() {
     let mut ruleset = inside();

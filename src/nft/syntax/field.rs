@@ -301,9 +301,9 @@ impl Context {
             "ip" => self.network == Some(Network::Ip),
             "ip6" => self.network == Some(Network::Ip6),
             "arp" => self.network == Some(Network::Arp),
-            // ICMP has no ports, and its types depend on the family, for which nft(8) would add a match.
-            "icmp" => transport == Some(1) && self.network != Some(Network::Ip6),
-            "icmpv6" => transport == Some(58) && self.network != Some(Network::Ip),
+            // Of either family: nft(8) adds a match of it only where it adds that of the protocol.
+            "icmp" => transport == Some(1),
+            "icmpv6" => transport == Some(58),
             "th" => !matches!(transport, Some(1 | 2 | 6 | 17 | 33 | 50 | 51 | 58 | 108 | 132 | 136)),
             _ => transport.is_some_and(|protocol| transport_word(protocol) == Some(word)),
         }
@@ -321,6 +321,21 @@ impl Context {
             // To nft(8) it is the last of them, until a comparison says otherwise.
             self.transport = None;
             self.transports = true;
+        }
+    }
+
+    /// Learns that an ICMP message is an echo request or a reply to one, if those are all that a key may be. Their fields are the same.
+    pub(super) fn learn_echo<'a>(&mut self, source: Source, keys: impl Iterator<Item = &'a [u8]>) {
+        let Source::Payload { base: PayloadBase::Transport, offset: 0, len: 1 } = source else { return };
+        let (request, reply) = match self.named_transport() {
+            Some(1) => (8, 0),
+            Some(58) => (128, 129),
+            _ => return,
+        };
+        let mut types: Vec<&[u8]> = keys.collect();
+        types.sort_unstable();
+        if types == [[request.min(reply)], [request.max(reply)]] {
+            self.icmp = Some(request);
         }
     }
 

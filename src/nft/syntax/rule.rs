@@ -469,11 +469,12 @@ impl<'a> Reader<'a> {
         // Of a concatenation nft(8) learns nothing.
         let source = self.source(sreg).filter(|_| set.flags.anonymous && !negated && set.key.0.len() == 1);
         let (key, kinds) = self.key(set, sreg)?;
-        let set = self.set_text(set, &kinds)?;
+        let text = self.set_text(set, &kinds)?;
         if let Some(source) = source {
             self.context.learn_protocols(source);
+            self.context.learn_echo(source, self.sets.elements(set).map(|element| element.key.as_bytes()));
         }
-        self.words.push(format!("{key}{} {set}", if negated { " !=" } else { "" }));
+        self.words.push(format!("{key}{} {text}", if negated { " !=" } else { "" }));
         Ok(())
     }
 

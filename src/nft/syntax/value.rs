@@ -101,6 +101,7 @@ impl Kind {
             Datatype::IcmpType
             | Datatype::IcmpCode
             | Datatype::Icmpv6Code
+            | Datatype::IcmpxCode
             | Datatype::ArpOp
             | Datatype::MhType
             | Datatype::IgmpType => Kind::Number,
