@@ -622,6 +622,15 @@ fn fields_of_echoes_have_names_behind_a_choice_of_the_two() {
 }
 
 #[test]
+fn what_iptables_has_and_nft_has_not_is_named() {
+    let id = table(Family::Inet, "kinds");
+    let conntrack = Expr::Match(Xt { name: "conntrack".to_owned(), revision: 3, info: Bytes(vec![0; 8]) });
+    let shown = around(vec![Rule::new(&id, &chain("c")).expr(conntrack)]).syntax();
+    let [unshown] = shown.unshown() else { panic!("{shown}") };
+    assert!(unshown.reason.contains("the match \"conntrack\" of iptables(8)"), "{unshown}");
+}
+
+#[test]
 fn a_flag_that_old_nft_refuses_is_told() {
     let mut ruleset = inside();
     ruleset.tables[0].flags = TableFlags { owner: true, persist: true, ..TableFlags::default() };

@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
                 Err("nft(8) writes a constant only where a statement takes it".to_owned())
             }
             Some(value) => {
-                Err(format!("it loads {:?} and does not compare it before the next statement", value.source))
+                Err(format!("it loads {} and does not compare it before the next statement", self.told(value.source)))
             }
             None => Ok(()),
         }
@@ -152,12 +152,12 @@ impl<'a> Reader<'a> {
     ) -> Result<(), String> {
         let (start, slots) = (usize::from(dreg.index()), width.div_ceil(4));
         if width == 0 || start + slots > self.registers.len() {
-            return Err(format!("{source:?} of {width} bytes does not fit the registers from {start} on"));
+            return Err(format!("{} of {width} bytes does not fit the registers from {start} on", self.told(source)));
         }
         for slot in start..start + slots {
             if let Slot::Start(old) | Slot::Rest(old) = self.registers[slot] {
                 if !self.values[old].used {
-                    return Err(format!("it loads {:?} and overwrites it unused", self.values[old].source));
+                    return Err(format!("it loads {} and overwrites it unused", self.told(self.values[old].source)));
                 }
                 for other in &mut self.registers {
                     if matches!(*other, Slot::Start(value) | Slot::Rest(value) if value == old) {
@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
     fn mask(&mut self, sreg: Register, dreg: Register, len: u32, op: &BitwiseOp) -> Result<(), String> {
         let value = self.take(sreg.index().into())?;
         if len as usize != value.width {
-            return Err(format!("it changes {len} of the {} bytes of {:?}", value.width, value.source));
+            return Err(format!("it changes {len} of the {} bytes of {}", value.width, self.told(value.source)));
         }
         if let (BitwiseOp::ShiftRight(by), Some((mask, xor))) = (op, &value.mask)
             && let Some(field) = self.context.bit_field(value.source, mask.as_bytes())
@@ -204,7 +204,7 @@ impl<'a> Reader<'a> {
         match op {
             BitwiseOp::MaskXor { mask, xor } => {
                 if [mask.len(), xor.len()] != [value.width; 2] {
-                    return Err(format!("its mask has another length than {:?}", value.source));
+                    return Err(format!("its mask has another length than {}", self.told(value.source)));
                 }
                 self.load(value.source, value.width, Some((mask.clone(), xor.clone())), dreg)
             }
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
 
     /// Takes a number of the machine's whose bits are moved.
     fn shift(&mut self, value: &Value, dreg: Register, sign: &str, by: &Data) -> Result<(), String> {
-        let unwritable = || format!("nft(8) has no way to write a shift of {:?}", value.source);
+        let unwritable = || format!("nft(8) has no way to write a shift of {}", self.told(value.source));
         let field = self.fields(value.source).next().filter(|field| field.kind.native() && !value.turned);
         let field = field.ok_or_else(unwritable)?;
         let text = self.changed_text(value).filter(|_| value.width == field.width).ok_or_else(unwritable)?;
@@ -249,7 +249,7 @@ impl<'a> Reader<'a> {
         let native = protocol || self.fields(value.source).next().is_some_and(|field| field.kind.native());
         let whole = whole || (protocol && op == ByteorderOp::ToNetwork && len == 1);
         if !whole || !native || value.mask.is_some() || value.turned {
-            return Err(format!("nft(8) does not turn the bytes of {:?} around", value.source));
+            return Err(format!("nft(8) does not turn the bytes of {} around", self.told(value.source)));
         }
         self.load(value.source, value.width, None, dreg)?;
         if let Some(Slot::Start(index)) = self.registers.get(usize::from(dreg.index())) {
@@ -267,6 +267,14 @@ impl<'a> Reader<'a> {
         [worded, self.context.field(source), self.context.raw(source)].into_iter().flatten()
     }
 
+    /// What a value is called where there is no text for what is done with it.
+    pub(super) fn told(&self, source: Source) -> String {
+        match source {
+            Source::Constant(_) => "a constant".to_owned(),
+            _ => self.fields(source).next().map_or_else(|| format!("{source:?}"), |field| field.text),
+        }
+    }
+
     fn compare(&mut self, sreg: Register, op: CmpOp, data: &Data) -> Result<(), String> {
         let value = self.take(sreg.index().into())?;
         if let (CmpOp::Eq, None, None) = (op, &value.mask, self.context.field(value.source))
@@ -277,7 +285,8 @@ impl<'a> Reader<'a> {
             for (source, field) in fields {
                 let (bytes, behind) = rest.split_at(field.width);
                 let text = plain(&field, field.width, op, bytes);
-                self.words.push(text.ok_or_else(|| format!("nft(8) has no way to compare {source:?} with {data:?}"))?);
+                self.words
+                    .push(text.ok_or_else(|| format!("nft(8) has no way to compare {} with {data:?}", field.text))?);
                 self.context.learn(source, &Data::new(bytes).map_err(|error| error.to_string())?)?;
                 rest = behind;
             }
@@ -307,7 +316,8 @@ impl<'a> Reader<'a> {
             }
             Some(_) => None,
         };
-        let text = text.ok_or_else(|| format!("nft(8) has no way to compare {:?} with {data:?}", value.source))?;
+        let text =
+            text.ok_or_else(|| format!("nft(8) has no way to compare {} with {data:?}", self.told(value.source)))?;
         self.words.push(text);
         if let (Source::Payload { base, offset, len }, None) = (value.source, &value.mask) {
             self.keep_apart(base, offset, len, op)?;
@@ -401,7 +411,8 @@ impl<'a> Reader<'a> {
             slot += value.width.div_ceil(4);
             // A set wants the type that it was declared with, which a field shown by its place may not have.
             let fits = |field: &Field| field.datatype == datatype.number() && value.width == datatype.size();
-            let unfit = || format!("nft(8) does not take {:?} here for a key of {}", value.source, datatype.name());
+            let unfit =
+                || format!("nft(8) does not take {} here for a key of {}", self.told(value.source), datatype.name());
             let constant = || match value.source {
                 Source::Constant(index) if value.width == datatype.size() && !set.flags.interval => {
                     let kind = Kind::of(*datatype)?;

@@ -89,7 +89,9 @@ impl Reader<'_> {
     /// A value that is nothing but a field.
     pub(super) fn bare(&self, value: &Value) -> Result<String, String> {
         let field = self.fields(value.source).next().filter(|_| value.mask.is_none() && !value.turned);
-        field.map(|field| field.text).ok_or_else(|| format!("nft(8) has no way to write {:?} here", value.source))
+        field
+            .map(|field| field.text)
+            .ok_or_else(|| format!("nft(8) has no way to write {} here", self.told(value.source)))
     }
 
     /// What a statement takes from a register.
@@ -99,7 +101,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn argument_of(&self, value: &Value, wanted: Wanted) -> Result<String, String> {
-        let unwritable = || format!("nft(8) has no way to write {:?} here", value.source);
+        let unwritable = || format!("nft(8) has no way to write {} here", self.told(value.source));
         if value.width != wanted.width {
             return Err(unwritable());
         }
@@ -198,6 +200,12 @@ impl Reader<'_> {
             }
             Expr::Synproxy(synproxy) => (format!("synproxy{}", super::object::show_synproxy(synproxy, " ")), false),
             Expr::FlowOffload { flowtable } => (format!("flow add @{}", word::name(flowtable.as_str())?), false),
+            Expr::Match(xt) => {
+                return Err(format!("there is no nft(8) syntax for the match {:?} of iptables(8)", xt.name));
+            }
+            Expr::Target(xt) => {
+                return Err(format!("there is no nft(8) syntax for the target {:?} of iptables(8)", xt.name));
+            }
             other => return Err(format!("nft(8) syntax is not known for its expression `{}`", other.kernel_name())),
         };
         self.all_used()?;

@@ -23,7 +23,7 @@ impl Reader<'_> {
             Value { source: Source::Constant(index), mask: None, turned: false, .. } => {
                 Ok(self.constants[index].clone())
             }
-            other => Err(format!("nft(8) has no way to write {:?} here", other.source)),
+            other => Err(format!("nft(8) has no way to write {} here", self.told(other.source))),
         }
     }
 
