@@ -316,6 +316,9 @@ pub fn of_iptables() -> Vec<Message> {
     ] {
         messages.push(rule(vec![meta(key, 1), cmp(op, name, 1), expr("counter", vec![]), verdict(DROP)], vec![]));
     }
+    // `-i +`, and `-i + -s 198.51.100.1`
+    messages.push(rule(vec![meta(6, 1), expr("counter", vec![]), verdict(DROP)], vec![]));
+    messages.push(rule(vec![meta(7, 1), payload(1, 12, 4, 1), cmp(EQ, &[198, 51, 100, 1], 1), verdict(DROP)], vec![]));
     messages
 }
 

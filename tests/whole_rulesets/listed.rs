@@ -89,8 +89,9 @@ const RULE: &str = "rule";
 
 /// The lines of everything, by the place where it is: `chain inet t c`, `set inet t s`. What belongs to one rule stands in its chain.
 ///
-/// Two things that nft(8) itself makes other bytes of when it reads its own listing count as the same: how long a comparison with the name
-/// of an interface is, see [`whole_names`], and how many packets a base chain's policy has judged, which no listing says.
+/// Three things that nft(8) itself makes other bytes of when it reads its own listing count as the same: how long a comparison with the
+/// name of an interface is, and a load of one that nothing compares, see [`whole_names`]; and how many packets a base chain's policy has
+/// judged, which no listing says.
 fn by_place(messages: &[Message]) -> BTreeMap<String, Vec<String>> {
     let messages: &[Message] = &messages.iter().cloned().map(whole_names).collect::<Vec<_>>();
     let own = |name: &[u8]| {
@@ -185,29 +186,59 @@ fn by_place(messages: &[Message]) -> BTreeMap<String, Vec<String>> {
 }
 
 /// A rule in which names of interfaces that are compared with a NUL behind them have all their 16 bytes, as nft(8) writes them: the kernel
-/// loads names with zeros behind them, so that no packet can tell.
+/// loads names with zeros behind them, so that no packet can tell. Nor can it of a name that is loaded and not compared, which is left out.
 fn whole_names(mut rule: Message) -> Message {
     let NEW_RULE = rule.kind else { return rule };
     let Some(exprs) = rule.attrs.iter_mut().find(|attr| attr.kind == 4).and_then(Attr::nested_mut) else { return rule };
-    let mut loaded = false;
-    for expr in exprs {
-        let Some([name, data]) = expr.nested_mut().map(Vec::as_mut_slice) else { continue };
-        let key = data.nested().iter().find(|attr| attr.kind == 2).map(|attr| attr.as_bytes().to_vec());
-        if name.as_bytes() == b"cmp\0"
-            && loaded
-            && let Some(value) = data.nested_mut().and_then(|data| data.iter_mut().find(|attr| attr.kind == 3))
-            && let Some(Body::Bytes(compared)) =
-                value.nested_mut().and_then(|value| value.first_mut()).map(|bytes| &mut bytes.body)
+    // Of the incoming, of the outgoing interface, of the bridge of either.
+    let loads = |expr: &Attr| {
+        let key = part(expr, 2).filter(|_| name(expr) == b"meta\0")?;
+        [6_u32, 7, 17, 18].into_iter().find(|name| name.to_be_bytes() == key)
+    };
+    let mut at = 0;
+    while let [load, next, ..] = &mut exprs[at..] {
+        let Some(key) = loads(load) else {
+            at += 1;
+            continue;
+        };
+        let overwritten = matches!(name(next), b"meta\0" | b"payload\0") && part(load, 1) == part(next, 1);
+        if key <= 7 && (overwritten || name(next) == b"counter\0") {
+            exprs.remove(at);
+            continue;
+        }
+        if name(next) == b"cmp\0"
+            && let Some(compared) = compared(next)
             && compared.len() < 16
             && compared.last() == Some(&0)
         {
             compared.resize(16, 0);
         }
-        // Of the incoming, of the outgoing interface, of the bridge of either.
-        let names = [6_u32, 7, 17, 18].map(|key| key.to_be_bytes().to_vec());
-        loaded = name.as_bytes() == b"meta\0" && key.is_some_and(|key| names.contains(&key));
+        at += 1;
     }
     rule
+}
+
+/// The name of an expression, with the NUL behind it.
+fn name(expr: &Attr) -> &[u8] {
+    expr.nested().iter().find(|attr| attr.kind == 1).map(Attr::as_bytes).unwrap_or_default()
+}
+
+/// An attribute of an expression's own.
+fn part(expr: &Attr, kind: u16) -> Option<&[u8]> {
+    let data = expr.nested().iter().find(|attr| attr.kind == 2)?;
+    data.nested().iter().find(|attr| attr.kind == kind).map(Attr::as_bytes)
+}
+
+/// What a comparison compares with.
+fn compared(expr: &mut Attr) -> Option<&mut Vec<u8>> {
+    let mut attr = expr;
+    for kind in [2, 3, 1] {
+        attr = attr.nested_mut()?.iter_mut().find(|attr| attr.kind == kind)?;
+    }
+    match &mut attr.body {
+        Body::Bytes(bytes) => Some(bytes),
+        Body::Nest(_) => None,
+    }
 }
 
 fn family(number: u8) -> &'static str {

@@ -167,7 +167,9 @@ impl<'a> Reader<'a> {
             }
         }
         let value = self.values.len();
-        self.values.push(Value { source, width, mask, turned: false, used: false });
+        // A load of these never ends the rule, so that nothing is lost without it: iptables-nft(8) loads one for `-i +` and compares nothing.
+        let used = matches!(source, Source::Meta(MetaKey::IifName | MetaKey::OifName));
+        self.values.push(Value { source, width, mask, turned: false, used });
         self.registers[start] = Slot::Start(value);
         self.registers[start + 1..start + slots].fill(Slot::Rest(value));
         Ok(())
