@@ -18,6 +18,7 @@ const ENDPOINT6: [Datatype; 3] = [Datatype::Ipv6Addr, Datatype::InetProto, Datat
 
 const IP_SADDR: Load = Load::Payload(PayloadBase::Network, 12, 4);
 const IP_DADDR: Load = Load::Payload(PayloadBase::Network, 16, 4);
+const IP6_SADDR: Load = Load::Payload(PayloadBase::Network, 8, 16);
 const IP6_DADDR: Load = Load::Payload(PayloadBase::Network, 24, 16);
 const L4PROTO: Load = Load::Meta(MetaKey::L4Proto, 1);
 const SPORT: Load = Load::Payload(PayloadBase::Transport, 0, 2);
@@ -403,6 +404,29 @@ fn kinds() -> Vec<(Rule, &'static str)> {
         (rule().verdict(Verdict::Return), "return"),
         (rule().verdict(Verdict::Jump(chain("d"))), "jump d"),
         (rule().verdict(Verdict::Goto(chain("d"))), "goto d"),
+        (
+            rule().l4proto(6).is(SPORT, Data::be16(1)).cmp(DPORT, CmpOp::Neq, Data::be16(2)),
+            "meta l4proto tcp tcp sport 1 tcp dport != 2",
+        ),
+        (
+            rule().nfproto(Family::Ip6).cmp(IP6_SADDR, CmpOp::Neq, Data::ipv6([0x20; 16].into())).cmp(
+                IP6_DADDR,
+                CmpOp::Neq,
+                Data::ipv6([0x21; 16].into()),
+            ),
+            "meta nfproto ipv6 ip6 saddr != 2020:2020:2020:2020:2020:2020:2020:2020 \
+             ip6 daddr != 2121:2121:2121:2121:2121:2121:2121:2121",
+        ),
+        (
+            rule()
+                .nfproto(Family::Ip)
+                .l4proto(6)
+                .is(SPORT, Data::be16(1))
+                .is(IP_SADDR, Data::ipv4([198, 51, 100, 1].into()))
+                .counter()
+                .is(DPORT, Data::be16(2)),
+            "meta nfproto ipv4 meta l4proto tcp tcp sport 1 ip saddr 198.51.100.1 counter packets 0 bytes 0 tcp dport 2",
+        ),
     ]
 }
 
@@ -485,6 +509,19 @@ fn what_nft_cannot_write_is_told() {
         ),
         (rule().log(log("a\" accept \"")), "double quote"),
         (rule().cmp(SPORT, CmpOp::Neq, Data::be16(1)).cmp(DPORT, CmpOp::Neq, Data::be16(2)), "mean another thing"),
+        (
+            rule().cmp(DPORT, CmpOp::Neq, Data::be16(1)).is(OIF, Data::native32(1)).cmp(
+                SPORT,
+                CmpOp::Neq,
+                Data::be16(2),
+            ),
+            "mean another thing",
+        ),
+        (rule().is(SPORT, Data::be16(1)).counter().is(DPORT, Data::be16(2)), "mean another thing"),
+        (
+            rule().is(SPORT, Data::be16(1)).counter().is(OIF, Data::native32(1)).counter().is(DPORT, Data::be16(2)),
+            "mean another thing",
+        ),
         (rule().lookup(&[DPORT], "nowhere", false), "not in the ruleset"),
         (rule().lookup(&[SPORT], "pairs", false), "for a key of ipv4_addr"),
         (rule().lookup(&[IP_DADDR, L4PROTO, DPORT], "pairs", false), "for a key of ipv4_addr"),

@@ -24,7 +24,8 @@ pub(super) fn show(rule: &Rule, sets: &Sets<'_>) -> Result<String, String> {
         words: Vec::new(),
         constants: Vec::new(),
         worded: Vec::new(),
-        neighbour: None,
+        comparisons: Vec::new(),
+        statements: 0,
     };
     reader.read()?;
     if reader.words.is_empty() {
@@ -54,6 +55,17 @@ pub(super) struct Value {
     used: bool,
 }
 
+/// A comparison of bytes of the packet that nft 1.0.6 may join with another.
+struct Comparison {
+    base: PayloadBase,
+    offset: u32,
+    len: u32,
+    op: CmpOp,
+    sure: bool,
+    /// How many statements are in front of it.
+    statements: usize,
+}
+
 pub(super) struct Reader<'a> {
     pub rule: &'a Rule,
     pub sets: &'a Sets<'a>,
@@ -65,8 +77,9 @@ pub(super) struct Reader<'a> {
     pub constants: Vec<Data>,
     /// What was put into words when it was loaded.
     worded: Vec<Field>,
-    /// The last comparison with bytes of the packet, and how many words there were behind it.
-    neighbour: Option<(usize, PayloadBase, u32, u32, CmpOp)>,
+    /// What nft 1.0.6 may join.
+    comparisons: Vec<Comparison>,
+    statements: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -289,6 +302,7 @@ impl<'a> Reader<'a> {
                 let text = plain(&field, field.width, op, bytes);
                 self.words
                     .push(text.ok_or_else(|| format!("nft(8) has no way to compare {} with {data:?}", field.text))?);
+                self.compared(source, op, true)?;
                 self.context.learn(source, &Data::new(bytes).map_err(|error| error.to_string())?)?;
                 rest = behind;
             }
@@ -320,31 +334,54 @@ impl<'a> Reader<'a> {
         };
         let text =
             text.ok_or_else(|| format!("nft(8) has no way to compare {} with {data:?}", self.told(value.source)))?;
-        self.words.push(text);
-        if let (Source::Payload { base, offset, len }, None) = (value.source, &value.mask) {
-            self.keep_apart(base, offset, len, op)?;
+        // A prefix is no value to nft(8).
+        if value.mask.is_none() && !text.contains('/') {
+            self.compared(value.source, op, true)?;
         }
+        self.words.push(text);
         if op == CmpOp::Eq && value.mask.is_none() {
             self.context.learn(value.source, data)?;
         }
         Ok(())
     }
 
-    /// Refuses two comparisons side by side of bytes side by side that nft 1.0.6 joins wrongly: it makes `ab != xy`, which
-    /// is "one of them differs", of `a != x b != y`, which is "both differ". Two equalities it may join.
-    fn keep_apart(&mut self, base: PayloadBase, offset: u32, len: u32, op: CmpOp) -> Result<(), String> {
-        let before = self.neighbour.replace((self.words.len(), base, offset, len, op));
-        match before {
-            Some((words, same_base, start, length, sign))
-                if words + 1 == self.words.len()
-                    && same_base == base
-                    && (start.saturating_add(length) == offset || offset.saturating_add(len) == start)
-                    && (sign, op) != (CmpOp::Eq, CmpOp::Eq) =>
-            {
-                Err("nft 1.0.6 would join two comparisons of neighbouring fields, and mean another thing".to_owned())
+    /// Refuses two comparisons of bytes side by side that nft 1.0.6 joins and means another thing by, wherever in a rule they are.
+    ///
+    /// It makes `ab != xy`, which is "one of them differs", of `a != x b != y`, which is "both differ". Two equalities it may join, but not
+    /// past a statement between them: what stood behind it comes in front of it, or the other way round.
+    fn keep_apart(&mut self, comparison: Comparison) -> Result<(), String> {
+        let Comparison { base, offset, len, op, statements, .. } = comparison;
+        // More bytes than a register has are not joined.
+        let joined = |other: &Comparison| {
+            (other.base, other.op) == (base, op)
+                && (other.offset.saturating_add(other.len) == offset || offset.saturating_add(len) == other.offset)
+                && other.len.saturating_add(len) <= 16
+        };
+        if self.comparisons.iter().any(|other| joined(other) && (op == CmpOp::Neq || other.statements != statements)) {
+            return Err(
+                "nft 1.0.6 would join two comparisons of neighbouring fields, and mean another thing".to_owned()
+            );
+        }
+        self.comparisons.push(comparison);
+        Ok(())
+    }
+
+    /// Notes a comparison of a field with a value. `sure` is whether nft 1.0.6 counts it among those that it may join.
+    fn compared(&mut self, source: Source, op: CmpOp, sure: bool) -> Result<(), String> {
+        match (source, op) {
+            (Source::Payload { base, offset, len }, CmpOp::Eq | CmpOp::Neq) => {
+                self.keep_apart(Comparison { base, offset, len, op, sure, statements: self.statements })
             }
             _ => Ok(()),
         }
+    }
+
+    /// Notes a statement: there nft 1.0.6 joins what it can, and begins anew if it had more than one comparison.
+    pub(super) fn stated(&mut self) {
+        if self.comparisons.iter().filter(|comparison| comparison.sure).count() > 1 {
+            self.comparisons.clear();
+        }
+        self.statements += 1;
     }
 
     /// Fields that do not start and end at bytes.
@@ -480,9 +517,14 @@ impl<'a> Reader<'a> {
             return Err("nft(8) has no way to ask whether a map has a key".to_owned());
         }
         // Of a concatenation nft(8) learns nothing.
-        let source = self.source(sreg).filter(|_| set.flags.anonymous && !negated && set.key.0.len() == 1);
+        let only = self.source(sreg).filter(|_| set.key.0.len() == 1);
+        let source = only.filter(|_| set.flags.anonymous && !negated);
         let (key, kinds) = self.key(set, sreg)?;
         let text = self.set_text(set, &kinds)?;
+        if let (Some(source), true, false) = (only, set.flags.anonymous, text.contains(',')) {
+            // nft(8) makes a comparison of it.
+            self.compared(source, if negated { CmpOp::Neq } else { CmpOp::Eq }, false)?;
+        }
         if let Some(source) = source {
             self.context.learn_protocols(source);
             self.context.learn_echo(source, self.sets.elements(set).map(|element| element.key.as_bytes()));
