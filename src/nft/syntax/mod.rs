@@ -4,6 +4,7 @@
 //! be called `x { }`, a rule may load a field and never look at it. Such a thing stands in the text as a comment, with the reason,
 //! and [`Syntax::unshown`] lists it, so that nobody takes a text with holes for the whole.
 
+mod apart;
 mod element;
 mod field;
 mod header;

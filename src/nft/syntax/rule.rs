@@ -6,12 +6,11 @@
 //! written as its two bounds, equal bytes side by side compared at once, and the byteorder expression that nft 1.0.6 puts
 //! behind a one-byte field in front of an interval set.
 
+use super::apart::Comparisons;
 use super::field::{self, Context, Field, Source};
 use super::value::{self, Kind};
 use super::{Sets, element, word};
-use crate::nft::{
-    BitwiseOp, ByteorderOp, CmpOp, Data, Expr, MapTo, MetaKey, PayloadBase, Register, Rule, Set, SetName,
-};
+use crate::nft::{BitwiseOp, ByteorderOp, CmpOp, Data, Expr, MapTo, MetaKey, Register, Rule, Set, SetName};
 
 /// The rule in nft(8) syntax, without its comment; or why it has none.
 pub(super) fn show(rule: &Rule, sets: &Sets<'_>) -> Result<String, String> {
@@ -24,8 +23,7 @@ pub(super) fn show(rule: &Rule, sets: &Sets<'_>) -> Result<String, String> {
         words: Vec::new(),
         constants: Vec::new(),
         worded: Vec::new(),
-        comparisons: Vec::new(),
-        statements: 0,
+        comparisons: Comparisons::default(),
     };
     reader.read()?;
     if reader.words.is_empty() {
@@ -55,17 +53,6 @@ pub(super) struct Value {
     used: bool,
 }
 
-/// A comparison of bytes of the packet that nft 1.0.6 may join with another.
-struct Comparison {
-    base: PayloadBase,
-    offset: u32,
-    len: u32,
-    op: CmpOp,
-    sure: bool,
-    /// How many statements are in front of it.
-    statements: usize,
-}
-
 pub(super) struct Reader<'a> {
     pub rule: &'a Rule,
     pub sets: &'a Sets<'a>,
@@ -78,8 +65,7 @@ pub(super) struct Reader<'a> {
     /// What was put into words when it was loaded.
     worded: Vec<Field>,
     /// What nft 1.0.6 may join.
-    comparisons: Vec<Comparison>,
-    statements: usize,
+    pub comparisons: Comparisons,
 }
 
 impl<'a> Reader<'a> {
@@ -302,7 +288,7 @@ impl<'a> Reader<'a> {
                 let text = plain(&field, field.width, op, bytes);
                 self.words
                     .push(text.ok_or_else(|| format!("nft(8) has no way to compare {} with {data:?}", field.text))?);
-                self.compared(source, op, true)?;
+                self.comparisons.add(source, op, true)?;
                 self.context.learn(source, &Data::new(bytes).map_err(|error| error.to_string())?)?;
                 rest = behind;
             }
@@ -336,52 +322,13 @@ impl<'a> Reader<'a> {
             text.ok_or_else(|| format!("nft(8) has no way to compare {} with {data:?}", self.told(value.source)))?;
         // A prefix is no value to nft(8).
         if value.mask.is_none() && !text.contains('/') {
-            self.compared(value.source, op, true)?;
+            self.comparisons.add(value.source, op, true)?;
         }
         self.words.push(text);
         if op == CmpOp::Eq && value.mask.is_none() {
             self.context.learn(value.source, data)?;
         }
         Ok(())
-    }
-
-    /// Refuses two comparisons of bytes side by side that nft 1.0.6 joins and means another thing by, wherever in a rule they are.
-    ///
-    /// It makes `ab != xy`, which is "one of them differs", of `a != x b != y`, which is "both differ". Two equalities it may join, but not
-    /// past a statement between them: what stood behind it comes in front of it, or the other way round.
-    fn keep_apart(&mut self, comparison: Comparison) -> Result<(), String> {
-        let Comparison { base, offset, len, op, statements, .. } = comparison;
-        // More bytes than a register has are not joined.
-        let joined = |other: &Comparison| {
-            (other.base, other.op) == (base, op)
-                && (other.offset.saturating_add(other.len) == offset || offset.saturating_add(len) == other.offset)
-                && other.len.saturating_add(len) <= 16
-        };
-        if self.comparisons.iter().any(|other| joined(other) && (op == CmpOp::Neq || other.statements != statements)) {
-            return Err(
-                "nft 1.0.6 would join two comparisons of neighbouring fields, and mean another thing".to_owned()
-            );
-        }
-        self.comparisons.push(comparison);
-        Ok(())
-    }
-
-    /// Notes a comparison of a field with a value. `sure` is whether nft 1.0.6 counts it among those that it may join.
-    fn compared(&mut self, source: Source, op: CmpOp, sure: bool) -> Result<(), String> {
-        match (source, op) {
-            (Source::Payload { base, offset, len }, CmpOp::Eq | CmpOp::Neq) => {
-                self.keep_apart(Comparison { base, offset, len, op, sure, statements: self.statements })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Notes a statement: there nft 1.0.6 joins what it can, and begins anew if it had more than one comparison.
-    pub(super) fn stated(&mut self) {
-        if self.comparisons.iter().filter(|comparison| comparison.sure).count() > 1 {
-            self.comparisons.clear();
-        }
-        self.statements += 1;
     }
 
     /// Fields that do not start and end at bytes.
@@ -523,7 +470,7 @@ impl<'a> Reader<'a> {
         let text = self.set_text(set, &kinds)?;
         if let (Some(source), true, false) = (only, set.flags.anonymous, text.contains(',')) {
             // nft(8) makes a comparison of it.
-            self.compared(source, if negated { CmpOp::Neq } else { CmpOp::Eq }, false)?;
+            self.comparisons.add(source, if negated { CmpOp::Neq } else { CmpOp::Eq }, false)?;
         }
         if let Some(source) = source {
             self.context.learn_protocols(source);

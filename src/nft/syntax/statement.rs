@@ -137,7 +137,7 @@ impl Reader<'_> {
 
     /// Shows a statement. Says whether it ends the rule.
     pub(super) fn statement(&mut self, expr: &Expr) -> Result<bool, String> {
-        self.stated();
+        self.comparisons.statement();
         let ip = matches!(self.rule.table.family, Family::Inet | Family::Ip | Family::Ip6);
         let (text, ends) = match expr {
             Expr::Verdict(verdict) => match verdict {
