@@ -1126,6 +1126,53 @@ fn a_dry_run_says_what_a_commit_would() {
 }
 
 #[test]
+fn a_dry_run_tells_the_rules_and_chains_of_tables_apart_that_have_the_same_numbers() {
+    in_namespace(|| {
+        let mut socket = Socket::open().unwrap();
+        let tables = [id(Family::Inet, "one"), id(Family::Inet, "two")];
+        for id in &tables {
+            let rule = |port| Object::Rule(Rule::new(id, &chain_name("c")).equals(Field::DPORT, Data::be16(port)));
+            let chains = ["c", "d", "e"].map(|name| Object::Chain(chain(id, name, None)));
+            let objects = [Object::Table(table(id))].into_iter().chain(chains).chain([1, 2, 3].map(rule));
+            socket.commit(&add(objects)).unwrap();
+        }
+        let delete = |object| {
+            let mut transaction = Transaction::new();
+            transaction.push(Verb::Delete, object);
+            transaction
+        };
+        // From here on rules and chains of the first are numbered otherwise when they are made anew.
+        let first = socket.ruleset().unwrap().rules[0].clone();
+        socket.commit(&delete(Object::Rule(first))).unwrap();
+        socket.commit(&delete(Object::Chain(chain(&tables[0], "d", None)))).unwrap();
+        let have = socket.ruleset().unwrap();
+        for rule in &have.rules {
+            let after = dry_run(&have, &delete(Object::Rule(rule.clone()))).unwrap();
+            let left = |ruleset: &Ruleset| -> Vec<_> {
+                ruleset.rules.iter().map(|rule| (rule.table.clone(), rule.exprs.clone())).collect()
+            };
+            let mut expected = have.clone();
+            expected.rules.retain(|other| other != rule);
+            assert_eq!(left(&after), left(&expected));
+        }
+        for chain in &have.chains {
+            let handle = socket.chain_handle(&chain.table, &chain.name).unwrap().unwrap();
+            let to = chain_name("renamed");
+            let mut transaction = Transaction::new();
+            transaction.push(Verb::Rename, Object::ChainName { table: chain.table.clone(), handle, to: to.clone() });
+            let after = dry_run(&have, &transaction).unwrap();
+            let renamed: Vec<_> = after.chains.iter().filter(|chain| chain.name == to).map(|it| &it.table).collect();
+            assert_eq!(renamed, [&chain.table]);
+            assert!(!after.chains.iter().any(|other| (&other.table, &other.name) == (&chain.table, &chain.name)));
+        }
+        // What is not there is not there.
+        let stranger = Rule { handle: Some(Handle(77)), ..have.rules[0].clone() };
+        let error = dry_run(&have, &delete(Object::Rule(stranger))).unwrap_err();
+        assert_eq!(leaf(&error).errno, libc::ENOENT);
+    });
+}
+
+#[test]
 fn what_others_prepare_meanwhile_is_not_taken_for_a_difference() {
     in_namespace(|| {
         let (other, own) = (id(Family::Inet, "other"), id(Family::Inet, "own"));

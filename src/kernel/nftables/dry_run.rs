@@ -1,18 +1,26 @@
 //! A transaction tried where it does no harm.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Socket;
 use crate::kernel::netns::Netns;
 use crate::kernel::rtnetlink::{self, Request, Veth};
-use crate::nft::{Handle, Object, Operation, Ruleset, TableFlags, Transaction};
+use crate::nft::{ChainName, Handle, Object, Operation, Rule, Ruleset, TableFlags, TableId, Transaction};
 use crate::{Error, ErrorKind, Result};
+
+/// Numbers of chains, which a ruleset does not tell.
+type ChainNumbers = HashMap<(TableId, Handle), ChainName>;
+
+/// A number that the kernel gives to nothing: it stands for what `have` does not hold.
+const NOBODYS: Handle = Handle(u64::MAX);
 
 /// Carries a transaction out in a network namespace that is made for it and vanishes, and which has the ruleset `have`. Gives the ruleset as it
 /// would be.
 ///
 /// The kernel itself says yes or no, with the error that the commit would have. Devices that chains of `have` or of the transaction hang on are
 /// there by name. What depends on the machine's own namespace is not: routes, and interfaces that rules name by number.
+///
+/// Rules are known by the handles that they have in `have`. A chain that is renamed is looked up by its handle in the present namespace.
 ///
 /// # Errors
 ///
@@ -22,11 +30,32 @@ use crate::{Error, ErrorKind, Result};
 ///
 /// `CAP_SYS_ADMIN` to make a network namespace, or a user namespace of one's own.
 pub fn dry_run(have: &Ruleset, transaction: &Transaction) -> Result<Ruleset> {
-    let (_netns, outcome) = Netns::create_with(|| try_here(have, transaction))?;
+    let names = chain_numbers(have, transaction)?;
+    let (_netns, outcome) = Netns::create_with(|| try_here(have, transaction, &names))?;
     outcome
 }
 
-fn try_here(have: &Ruleset, transaction: &Transaction) -> Result<Ruleset> {
+/// What chains are numbered in the present namespace, of the tables in which one is renamed.
+fn chain_numbers(have: &Ruleset, transaction: &Transaction) -> Result<ChainNumbers> {
+    let renamed = transaction.operations().iter().filter_map(|operation| match &operation.object {
+        Object::ChainName { table, .. } => Some(table),
+        _ => None,
+    });
+    let renamed: HashSet<&TableId> = renamed.collect();
+    let mut numbers = HashMap::new();
+    if renamed.is_empty() {
+        return Ok(numbers);
+    }
+    let mut socket = Socket::open()?;
+    for chain in have.chains.iter().filter(|chain| renamed.contains(&chain.table)) {
+        if let Some(handle) = socket.chain_handle(&chain.table, &chain.name)? {
+            numbers.insert((chain.table.clone(), handle), chain.name.clone());
+        }
+    }
+    Ok(numbers)
+}
+
+fn try_here(have: &Ruleset, transaction: &Transaction, names: &ChainNumbers) -> Result<Ruleset> {
     make_devices(have, transaction)?;
     let mut socket = Socket::open()?;
     let mut there = have.clone();
@@ -38,21 +67,33 @@ fn try_here(have: &Ruleset, transaction: &Transaction) -> Result<Ruleset> {
     let (_, made) = socket.commit_echo(&before).map_err(|error| {
         Error::new(ErrorKind::Kernel, "can't make the present ruleset anew to try on").because(error)
     })?;
-    // Rules have other numbers here.
-    let mut numbers: HashMap<Handle, Handle> = HashMap::new();
-    for (operation, handle) in before.operations().iter().zip(made) {
-        if let (Object::Rule(rule), Some(handle)) = (&operation.object, handle)
-            && let Some(original) = rule.handle
-        {
-            numbers.insert(original, handle);
+    // Rules and chains have other numbers here.
+    let (mut rules, mut chains) = (HashMap::new(), HashMap::new());
+    for (operation, made) in before.operations().iter().zip(made) {
+        match (&operation.object, made) {
+            (Object::Rule(Rule { table, handle: Some(original), .. }), Some(made)) => {
+                rules.insert((table, *original), made);
+            }
+            (Object::Chain(chain), Some(made)) => {
+                chains.insert((&chain.table, &chain.name), made);
+            }
+            _ => {}
         }
     }
-    let number = |handle: Option<Handle>| handle.map(|handle| numbers.get(&handle).copied().unwrap_or(handle));
+    let rule = |table: &TableId, original: Handle| rules.get(&(table, original)).copied().unwrap_or(NOBODYS);
+    let chain = |table: &TableId, original: Handle| {
+        let name = names.get(&(table.clone(), original));
+        name.and_then(|name| chains.get(&(table, name))).copied().unwrap_or(NOBODYS)
+    };
     let translated = |operation: &Operation| {
         let mut operation = operation.clone();
-        if let Object::Rule(rule) = &mut operation.object {
-            rule.handle = number(rule.handle);
-            rule.position = number(rule.position);
+        match &mut operation.object {
+            Object::Rule(Rule { table, handle, position, .. }) => {
+                *handle = handle.map(|handle| rule(table, handle));
+                *position = position.map(|position| rule(table, position));
+            }
+            Object::ChainName { table, handle, .. } => *handle = chain(table, *handle),
+            _ => {}
         }
         operation
     };
