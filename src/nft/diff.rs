@@ -344,8 +344,10 @@ fn plain_chain(chain: &Chain) -> Chain {
     chain
 }
 
+/// Where an element stands among those of its set. Where one range ends and the next begins, the end comes first: the kernel takes no
+/// beginning within a range.
 fn place(element: &Element) -> (&super::Data, Option<&super::Data>, bool, bool) {
-    (&element.key, element.key_end.as_ref(), element.interval_end, element.catch_all)
+    (&element.key, element.key_end.as_ref(), !element.interval_end, element.catch_all)
 }
 
 /// What the kernel makes of a burst of 0: `NFT_LIMIT_PKT_BURST_DEFAULT`.
@@ -483,6 +485,23 @@ mod tests {
     fn elements_come_and_go() {
         let (have, want) = (ruleset(&[], &[1, 2, 3]), ruleset(&[], &[2, 3, 4, 5]));
         assert_eq!(steps(&have, &want), ["delete 1 elements of set inet t s", "add 2 elements of set inet t s"]);
+    }
+
+    #[test]
+    fn a_range_ends_before_the_next_begins() {
+        let have = ruleset(&[], &[]);
+        let mut want = have.clone();
+        want.sets[0].flags.interval = true;
+        let have = Ruleset { sets: want.sets.clone(), ..have };
+        let start = |port| Element::new(Data::be16(port));
+        let end = |port| Element { interval_end: true, ..start(port) };
+        want.elements[0].2 = vec![start(6), start(1), end(6), end(0), end(9)];
+        let transaction = diff(&have, &want);
+        let [Operation { verb: Verb::Add, object: Object::Elements { elements, .. } }] = transaction.operations()
+        else {
+            panic!("{transaction:?}");
+        };
+        assert_eq!(*elements, [end(0), start(1), end(6), start(6), end(9)]);
     }
 
     #[test]

@@ -56,3 +56,35 @@ fn rulesets_become_one_another() {
         becomes("to nothing", &script(&|_| true), "table ip t { }");
     });
 }
+
+#[test]
+fn ranges_that_touch_come_and_go() {
+    if !able() {
+        return;
+    }
+    in_namespace(&[], || {
+        let set = |of: &str, elements: &str| {
+            let to = if of == "map" { ": verdict" } else { "" };
+            let elements = if elements.is_empty() { String::new() } else { format!("elements = {{ {elements} }}\n") };
+            format!("table inet t {{\n{of} s {{\ntype inet_service {to}\nflags interval\n{elements}}}\n}}\n")
+        };
+        let sets = ["", "1-5, 6-15", "1-5, 6-15, 100", "6-15, 16-20", "0-5, 6-15", "0-9", "16-65535", "1-5, 6-65535"];
+        for from in sets {
+            for to in sets {
+                becomes(&format!("{from} to {to}"), &set("set", from), &set("set", to));
+            }
+        }
+        let maps = [
+            "",
+            "1-5 : accept, 6-15 : drop",
+            "1-5 : drop, 6-15 : drop, 100 : accept",
+            "6-15 : drop",
+            "0-5 : drop, 6-65535 : accept",
+        ];
+        for from in maps {
+            for to in maps {
+                becomes(&format!("{from} to {to}"), &set("map", from), &set("map", to));
+            }
+        }
+    });
+}
