@@ -1,5 +1,7 @@
 //! What must be done to one ruleset so that it becomes another.
 
+mod rows;
+
 use std::collections::{HashMap, HashSet};
 
 use super::{
@@ -12,6 +14,7 @@ use super::{
 /// Tables that `want` lacks are deleted. What is the same stays as it is: rules keep their counters, sets their elements, and no packet sees
 /// a table go and come. Within a chain, rules are compared as a row: what is in both stays, what is new is put in its place. Values that the
 /// kernel counts (counters, quotas that were used, when an element runs out) make no difference, nor do handles.
+/// What belongs to a rule (a set or chain of its own, by its name) is part of it: it comes and goes with the rule.
 ///
 /// A set or chain that is to be of another type is deleted and made anew, and with it every rule of its table: the kernel deletes nothing that
 /// something refers to. `have` is what was read from the kernel, so that its rules have handles.
@@ -77,6 +80,9 @@ struct Part<'a> {
     sets: Vec<&'a Set>,
     elements: HashMap<&'a SetName, Vec<&'a Element>>,
     rules: HashMap<&'a ChainName, Vec<&'a Rule>>,
+    /// Of the sets and chains those that belong to a rule, and come and go with it.
+    anonymous: HashMap<&'a SetName, &'a Set>,
+    bound: HashMap<&'a ChainName, &'a Chain>,
 }
 
 impl<'a> Part<'a> {
@@ -88,13 +94,19 @@ impl<'a> Part<'a> {
         for rule in ruleset.rules.iter().filter(|rule| rule.table == *id) {
             rules.entry(&rule.chain).or_default().push(rule);
         }
+        let sets: Vec<&Set> = ruleset.sets.iter().filter(|set| set.table == *id).collect();
+        let chains: Vec<&Chain> = ruleset.chains.iter().filter(|chain| chain.table == *id).collect();
+        let anonymous = sets.iter().filter(|set| set.flags.anonymous).map(|set| (&set.name, *set)).collect();
+        let bound = chains.iter().filter(|chain| chain.flags.binding).map(|chain| (&chain.name, *chain)).collect();
         Self {
-            chains: ruleset.chains.iter().filter(|chain| chain.table == *id).collect(),
+            chains,
             objects: ruleset.objects.iter().filter(|object| object.table == *id).collect(),
             flowtables: ruleset.flowtables.iter().filter(|flowtable| flowtable.table == *id).collect(),
-            sets: ruleset.sets.iter().filter(|set| set.table == *id).collect(),
+            sets,
             elements,
             rules,
+            anonymous,
+            bound,
         }
     }
 
@@ -115,15 +127,18 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// Whether it can be changed step by step. Where something that stays by name changes its nature, and where rules with sets
-    /// or chains of their own differ, the table is made anew.
+    /// Whether it can be changed step by step. Where something that stays by name changes its nature, the table is made anew.
     fn can_become(&self, want: &Part<'_>) -> bool {
-        let chains = self.chains.iter().all(|old| {
+        let chains = self.chains().all(|old| {
             let new = want.chains.iter().find(|new| new.name == old.name);
             new.is_none_or(|new| plain_chain(old) == plain_chain(new))
         });
-        let sets = self.sets.iter().all(|old| {
-            want.sets.iter().find(|new| new.name == old.name).is_none_or(|new| still_set(old) == still_set(new))
+        let sets = self.sets().all(|old| {
+            let new = want.sets.iter().find(|new| new.name == old.name);
+            new.is_none_or(|new| {
+                let elements = || !old.flags.constant || self.elements_of(old) == want.elements_of(new);
+                still_set(old) == still_set(new) && elements()
+            })
         });
         let objects = self.objects.iter().all(|old| {
             let new = want.objects.iter().find(|new| (&new.name, new.state.kind()) == (&old.name, old.state.kind()));
@@ -133,54 +148,57 @@ impl<'a> Part<'a> {
             .flowtables
             .iter()
             .all(|old| want.flowtables.iter().find(|new| new.name == old.name).is_none_or(|new| old == new));
-        let fixed = |set: &&Set| set.flags.anonymous || set.flags.constant;
-        let same_fixed = self.sets.iter().chain(&want.sets).filter(|set| fixed(set)).all(|set| {
-            let there = |part: &Part<'_>| part.sets.iter().any(|other| other.name == set.name);
-            there(self) && there(want) && self.elements_of(&set.name) == want.elements_of(&set.name)
-        });
-        let bound = |part: &Part<'_>| -> Vec<String> {
-            let names = part.chains.iter().filter(|chain| chain.flags.binding).map(|chain| &chain.name);
-            names.map(|name| format!("{:?}", part.rules_of(name))).collect()
-        };
-        // A rule with a set or chain of its own can't be made anew alone: its own would have to be, too.
-        let owners = |part: &Part<'_>| -> Vec<Rule> {
-            let rules = part.chains.iter().flat_map(|chain| part.rules_of(&chain.name));
-            rules.filter(|rule| rule.exprs.iter().any(|expr| part.owned_by(expr))).collect()
-        };
-        chains
-            && sets
-            && objects
-            && flowtables
-            && same_fixed
-            && bound(self) == bound(want)
-            && owners(self) == owners(want)
+        chains && sets && objects && flowtables && self.each_has_an_owner() && want.each_has_an_owner()
     }
 
-    fn owned_by(&self, expr: &Expr) -> bool {
-        let set = expr.set().is_some_and(|name| self.sets.iter().any(|set| set.flags.anonymous && set.name == *name));
-        let chain = |name: &ChainName| self.chains.iter().any(|chain| chain.flags.binding && chain.name == *name);
-        set || expr.chain().is_some_and(chain)
+    /// Whether what belongs to a rule belongs to one and no more, as the kernel has it.
+    fn each_has_an_owner(&self) -> bool {
+        let rules = || self.rules.values().flatten();
+        let sets: Vec<_> = rules().flat_map(|rule| self.sets_of(rule)).map(|set| &set.name).collect();
+        let chains: Vec<_> = rules().flat_map(|rule| self.chains_of(rule)).map(|chain| &chain.name).collect();
+        let once = (sets.iter().collect::<HashSet<_>>().len(), chains.iter().collect::<HashSet<_>>().len());
+        once == (sets.len(), chains.len()) && once == (self.anonymous.len(), self.bound.len())
+    }
+
+    /// Sets that belong to a rule.
+    fn sets_of(&self, rule: &Rule) -> impl Iterator<Item = &'a Set> {
+        rule.exprs.iter().filter_map(|expr| self.anonymous.get(expr.set()?).copied())
+    }
+
+    /// Chains that belong to a rule.
+    fn chains_of(&self, rule: &Rule) -> impl Iterator<Item = &'a Chain> {
+        rule.exprs.iter().filter_map(|expr| self.bound.get(expr.chain()?).copied())
+    }
+
+    /// Sets that stand by themselves.
+    fn sets(&self) -> impl Iterator<Item = &'a Set> {
+        self.sets.iter().copied().filter(|set| !set.flags.anonymous)
+    }
+
+    /// Chains that stand by themselves.
+    fn chains(&self) -> impl Iterator<Item = &'a Chain> {
+        self.chains.iter().copied().filter(|chain| !chain.flags.binding)
     }
 
     /// Elements without what the kernel counts, in an order of their own.
-    fn elements_of(&self, set: &SetName) -> Vec<Element> {
+    fn elements_of(&self, set: &Set) -> Vec<Element> {
         let mut all: Vec<Element> =
-            self.elements.get(set).into_iter().flatten().map(|element| still_element(element)).collect();
+            self.elements.get(&set.name).into_iter().flatten().map(|element| still_element(element)).collect();
         all.sort_by(|a, b| place(a).cmp(&place(b)));
         all
     }
 
-    fn rules_of(&self, chain: &ChainName) -> Vec<Rule> {
-        self.rules.get(chain).into_iter().flatten().map(|rule| still_rule(rule)).collect()
+    fn rules_of(&self, chain: &Chain) -> &[&'a Rule] {
+        self.rules.get(&chain.name).map_or(&[], Vec::as_slice)
     }
 
     fn become_(&self, want: &Part<'_>, steps: &mut Vec<Operation>) {
         // First what others will refer to.
-        for new in &want.chains {
+        for new in want.chains() {
             match self.chains.iter().find(|old| old.name == new.name) {
-                Some(old) if old == new => {}
+                Some(old) if *old == new => {}
                 // New, or of another policy.
-                _ => steps.push(step(Verb::Add, Object::Chain((*new).clone()))),
+                _ => steps.push(step(Verb::Add, Object::Chain(new.clone()))),
             }
         }
         for new in &want.objects {
@@ -188,9 +206,9 @@ impl<'a> Part<'a> {
                 steps.push(step(Verb::Add, Object::Stateful((*new).clone())));
             }
         }
-        for new in &want.sets {
+        for new in want.sets() {
             if !self.sets.iter().any(|old| old.name == new.name) {
-                steps.push(step(Verb::Add, Object::Set((*new).clone())));
+                steps.push(step(Verb::Add, Object::Set(new.clone())));
             }
         }
         for new in &want.flowtables {
@@ -198,25 +216,25 @@ impl<'a> Part<'a> {
                 steps.push(step(Verb::Add, Object::Flowtable((*new).clone())));
             }
         }
-        for set in &want.sets {
+        for set in want.sets() {
             self.elements(set, want, steps);
         }
-        for chain in &want.chains {
-            self.row(chain, want, steps);
+        // Rules go before any come: what comes may have a set of the name of one that went.
+        let gone: Vec<_> = self.chains().filter(|old| !want.chains.iter().any(|new| new.name == old.name)).collect();
+        for chain in gone.iter().filter(|chain| !self.rules_of(chain).is_empty()) {
+            steps.push(step(Verb::Flush, Object::Chain((*chain).clone())));
         }
+        let mut come = Vec::new();
+        for chain in want.chains() {
+            self.row(chain, want, steps, &mut come);
+        }
+        steps.append(&mut come);
         // At last what nothing refers to any more.
-        let gone = |name: &ChainName| !want.chains.iter().any(|new| new.name == *name);
-        let chains: Vec<_> = self.chains.iter().filter(|chain| gone(&chain.name)).collect();
-        for chain in &chains {
-            if self.rules.contains_key(&chain.name) {
-                steps.push(step(Verb::Flush, Object::Chain((**chain).clone())));
-            }
+        for set in self.sets().filter(|old| !want.sets.iter().any(|new| new.name == old.name)) {
+            steps.push(step(Verb::Delete, Object::Set(set.clone())));
         }
-        for set in self.sets.iter().filter(|old| !want.sets.iter().any(|new| new.name == old.name)) {
-            steps.push(step(Verb::Delete, Object::Set((*set).clone())));
-        }
-        for chain in chains {
-            steps.push(step(Verb::Delete, Object::Chain((*chain).clone())));
+        for chain in gone {
+            steps.push(step(Verb::Delete, Object::Chain(chain.clone())));
         }
         for old in &self.objects {
             if !want.objects.iter().any(|new| (&old.name, old.state.kind()) == (&new.name, new.state.kind())) {
@@ -231,10 +249,10 @@ impl<'a> Part<'a> {
     /// Takes out and puts in elements of a set.
     fn elements(&self, set: &Set, want: &Part<'_>, steps: &mut Vec<Operation>) {
         // A set that rules fill holds what packets made of it.
-        if set.flags.dynamic && want.elements_of(&set.name).is_empty() {
+        if set.flags.dynamic && want.elements.get(&set.name).is_none_or(Vec::is_empty) {
             return;
         }
-        let (old, new) = (self.elements_of(&set.name), want.elements_of(&set.name));
+        let (old, new) = (self.elements_of(set), want.elements_of(set));
         if old == new {
             return;
         }
@@ -264,74 +282,14 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// Takes out and puts in rules of a chain: those of the longest row that both have in common stay.
-    fn row(&self, chain: &Chain, want: &Part<'_>, steps: &mut Vec<Operation>) {
-        let (old, new) = (self.rules_of(&chain.name), want.rules_of(&chain.name));
-        let handles: Vec<_> = self.rules.get(&chain.name).into_iter().flatten().map(|rule| rule.handle).collect();
-        let originals: Vec<_> = want.rules.get(&chain.name).into_iter().flatten().collect();
-        let stays = common(&old, &new);
-        let kept: HashSet<usize> = stays.iter().map(|(index, _)| *index).collect();
-        for (index, handle) in handles.iter().enumerate().filter(|(index, _)| !kept.contains(index)) {
-            let rule = Rule { handle: *handle, ..Rule::new(&chain.table, &old[index].chain) };
-            steps.push(step(Verb::Delete, Object::Rule(rule)));
-        }
-        let mut stays = stays.into_iter().peekable();
-        for (index, rule) in originals.into_iter().enumerate() {
-            match stays.peek() {
-                Some((_, here)) if *here == index => {
-                    stays.next();
-                }
-                // In front of the next that stays, or at the end.
-                next => {
-                    let position = next.and_then(|(before, _)| handles.get(*before).copied().flatten());
-                    let verb = if position.is_some() { Verb::Insert } else { Verb::Add };
-                    let rule = Rule { handle: None, position, ..(*rule).clone() };
-                    steps.push(step(verb, Object::Rule(rule)));
-                }
-            }
+    /// Puts its elements into a set that was made just now.
+    fn fill(&self, set: &Set, steps: &mut Vec<Operation>) {
+        if let Some(elements) = self.elements.get(&set.name).filter(|elements| !elements.is_empty()) {
+            let elements = elements.iter().copied().cloned().collect();
+            let (table, set) = (set.table.clone(), set.name.clone());
+            steps.push(step(Verb::Add, Object::Elements { table, set, elements }));
         }
     }
-}
-
-/// The places of a longest row that two rows of rules have in common.
-///
-/// What is the same at both ends is cut off first, so that a change in the middle of a long chain costs no more than the change.
-fn common(old: &[Rule], new: &[Rule]) -> Vec<(usize, usize)> {
-    let head = old.iter().zip(new).take_while(|(old, new)| old == new).count();
-    let (rest_old, rest_new) = (&old[head..], &new[head..]);
-    let tail = rest_old.iter().rev().zip(rest_new.iter().rev()).take_while(|(old, new)| old == new).count();
-    let (middle_old, middle_new) = (&rest_old[..rest_old.len() - tail], &rest_new[..rest_new.len() - tail]);
-    let mut pairs: Vec<(usize, usize)> = (0..head).map(|index| (index, index)).collect();
-    // Larger ones are made anew: the table for them would be.
-    const MOST: usize = 4_000_000;
-    let (rows, columns) = (middle_old.len(), middle_new.len());
-    if rows > 0 && columns > 0 && rows.saturating_mul(columns) <= MOST {
-        // lengths[i][j]: how long the longest common row of what is behind i and j is.
-        let mut lengths = vec![0u32; (rows + 1) * (columns + 1)];
-        let at = |i: usize, j: usize| i * (columns + 1) + j;
-        for i in (0..rows).rev() {
-            for j in (0..columns).rev() {
-                lengths[at(i, j)] = if middle_old[i] == middle_new[j] {
-                    lengths[at(i + 1, j + 1)] + 1
-                } else {
-                    lengths[at(i + 1, j)].max(lengths[at(i, j + 1)])
-                };
-            }
-        }
-        let (mut i, mut j) = (0, 0);
-        while i < rows && j < columns {
-            if middle_old[i] == middle_new[j] {
-                pairs.push((head + i, head + j));
-                (i, j) = (i + 1, j + 1);
-            } else if lengths[at(i + 1, j)] >= lengths[at(i, j + 1)] {
-                i += 1;
-            } else {
-                j += 1;
-            }
-        }
-    }
-    pairs.extend((0..tail).map(|index| (old.len() - tail + index, new.len() - tail + index)));
-    pairs
 }
 
 /// A chain without what can be changed: its policy. Devices have no order.
@@ -485,6 +443,57 @@ mod tests {
     fn elements_come_and_go() {
         let (have, want) = (ruleset(&[], &[1, 2, 3]), ruleset(&[], &[2, 3, 4, 5]));
         assert_eq!(steps(&have, &want), ["delete 1 elements of set inet t s", "add 2 elements of set inet t s"]);
+    }
+
+    /// Gives a rule a set of its own.
+    fn own(ruleset: &mut Ruleset, rule: usize, name: &str, ports: &[u16]) {
+        let name = SetName::new(name).unwrap();
+        let mut set = Set::new(&id(), &name, KeyType(vec![Datatype::InetService]));
+        (set.flags.anonymous, set.flags.constant) = (true, true);
+        ruleset.sets.push(set);
+        let elements = ports.iter().map(|port| Element::new(Data::be16(*port))).collect();
+        ruleset.elements.push((id(), name.clone(), elements));
+        let sreg = crate::nft::Register::FIRST;
+        ruleset.rules[rule].exprs.insert(1, Expr::Lookup { set: name, sreg, negated: false });
+    }
+
+    #[test]
+    fn what_belongs_to_a_rule_comes_and_goes_with_it() {
+        let mut have = ruleset(&[1, 2, 3], &[]);
+        own(&mut have, 0, "__set0", &[80, 443]);
+        own(&mut have, 2, "__set1", &[53]);
+        assert_eq!(steps(&have, &have), [""; 0]);
+        // A neighbour changes places with it.
+        let mut want = have.clone();
+        want.rules.swap(0, 1);
+        let anew = [
+            "delete rule inet t c handle 1",
+            "add set inet t __set0",
+            "add 2 elements of set inet t __set0",
+            "insert rule inet t c",
+        ];
+        let by_moving_the_other = ["delete rule inet t c handle 2", "insert rule inet t c"];
+        let shown = steps(&have, &want);
+        assert!(shown == anew || shown == by_moving_the_other, "{shown:?}");
+        // Only what it holds changes.
+        let mut want = have.clone();
+        want.elements[2].2.push(Element::new(Data::be16(853)));
+        let anew = [
+            "delete rule inet t c handle 3",
+            "add set inet t __set1",
+            "add 2 elements of set inet t __set1",
+            "add rule inet t c",
+        ];
+        assert_eq!(steps(&have, &want), anew);
+        // The last goes.
+        let mut want = have.clone();
+        want.rules.pop();
+        want.sets.pop();
+        want.elements.pop();
+        assert_eq!(steps(&have, &want), ["delete rule inet t c handle 3"]);
+        // The kernel takes no set that no rule owns, and says so.
+        want.rules.remove(0);
+        assert_eq!(steps(&have, &want)[0], "delete table inet t");
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 
 use ringfence::kernel::nftables::Socket;
-use ringfence::nft::diff;
+use ringfence::nft::{Transaction, diff};
 
 use crate::nft::{in_namespace, load};
 use crate::{Script, able, flush, golden, rules};
 
-/// One ruleset becomes another by what differs, and a second time there is nothing to do.
-fn becomes(what: &str, from: &str, to: &str) {
+/// One ruleset becomes another by what differs, and a second time there is nothing to do. Gives the steps.
+fn becomes(what: &str, from: &str, to: &str) -> Vec<String> {
     let mut socket = Socket::open().unwrap();
     let mut loaded = |script: &str| {
         flush();
@@ -21,10 +21,11 @@ fn becomes(what: &str, from: &str, to: &str) {
     let steps = diff(&have, &want);
     socket.commit(&steps).unwrap_or_else(|error| panic!("{what}: {}", error.chain()));
     let after = socket.ruleset().unwrap();
-    let left = diff(&after, &want);
-    let shown: Vec<_> = left.operations().iter().map(ToString::to_string).collect();
-    assert!(shown.is_empty(), "{what}: {shown:?}");
+    let shown = |steps: &Transaction| -> Vec<String> { steps.operations().iter().map(ToString::to_string).collect() };
+    let left = shown(&diff(&after, &want));
+    assert!(left.is_empty(), "{what}: {left:?}");
     socket.verify(&want).unwrap_or_else(|error| panic!("{what}: {}", error.chain()));
+    shown(&steps)
 }
 
 #[test]
@@ -84,6 +85,41 @@ fn ranges_that_touch_come_and_go() {
         for from in maps {
             for to in maps {
                 becomes(&format!("{from} to {to}"), &set("map", from), &set("map", to));
+            }
+        }
+    });
+}
+
+#[test]
+fn rules_move_with_what_is_their_own() {
+    if !able() {
+        return;
+    }
+    in_namespace(&[], || {
+        let rules = [
+            "tcp dport { 80, 443 } accept",
+            "counter",
+            "tcp dport 22 jump {\nip saddr { 198.51.100.1, 203.0.113.0/24 } accept\nudp dport vmap { 1 : accept, 2 : drop }\ncounter drop\n}",
+            "ip saddr . tcp dport vmap { 198.51.100.1 . 1-5 : accept, 198.51.100.2 . 6 : jump other }",
+            "tcp dport { 80, 443 } accept",
+        ];
+        let script = |order: &[usize], aside: &str| {
+            let rules: String = order.iter().map(|index| format!("{}\n", rules[*index])).collect();
+            format!(
+                "table ip t {{\nchain other {{\n{aside}\n}}\nchain c {{\ntype filter hook input priority 0\n{rules}}}\n}}\n"
+            )
+        };
+        let all = [
+            script(&[0, 1, 2, 3, 4], ""),
+            script(&[1, 0, 2, 3], "tcp sport { 1, 2 } drop"),
+            script(&[4, 3, 2, 1, 0], ""),
+            script(&[2], "tcp sport { 1, 2 } drop"),
+            script(&[], "tcp sport { 1, 3 } drop"),
+        ];
+        for from in &all {
+            for to in &all {
+                let steps = becomes(&format!("{from} to {to}"), from, to);
+                assert!(steps.iter().all(|step| !step.contains("table")), "{steps:?}");
             }
         }
     });
