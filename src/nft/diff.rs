@@ -4,8 +4,9 @@ mod rows;
 
 use std::collections::{HashMap, HashSet};
 
+use super::still::{fixed_chain, still_chain, still_element, still_flowtable, still_object, still_set};
 use super::{
-    Chain, ChainName, Element, Expr, Flowtable, Object, Operation, Rule, Ruleset, Set, SetName, StatefulObject, Table,
+    Chain, ChainName, Element, Flowtable, Object, Operation, Rule, Ruleset, Set, SetName, StatefulObject, Table,
     TableId, Transaction, Verb,
 };
 
@@ -131,7 +132,7 @@ impl<'a> Part<'a> {
     fn can_become(&self, want: &Part<'_>) -> bool {
         let chains = self.chains().all(|old| {
             let new = want.chains.iter().find(|new| new.name == old.name);
-            new.is_none_or(|new| plain_chain(old) == plain_chain(new))
+            new.is_none_or(|new| fixed_chain(old) == fixed_chain(new))
         });
         let sets = self.sets().all(|old| {
             let new = want.sets.iter().find(|new| new.name == old.name);
@@ -144,10 +145,10 @@ impl<'a> Part<'a> {
             let new = want.objects.iter().find(|new| (&new.name, new.state.kind()) == (&old.name, old.state.kind()));
             new.is_none_or(|new| still_object(old) == still_object(new))
         });
-        let flowtables = self
-            .flowtables
-            .iter()
-            .all(|old| want.flowtables.iter().find(|new| new.name == old.name).is_none_or(|new| old == new));
+        let flowtables = self.flowtables.iter().all(|old| {
+            let new = want.flowtables.iter().find(|new| new.name == old.name);
+            new.is_none_or(|new| still_flowtable(old) == still_flowtable(new))
+        });
         chains && sets && objects && flowtables && self.each_has_an_owner() && want.each_has_an_owner()
     }
 
@@ -180,11 +181,12 @@ impl<'a> Part<'a> {
         self.chains.iter().copied().filter(|chain| !chain.flags.binding)
     }
 
-    /// Elements without what the kernel counts, in an order of their own.
+    /// Elements as they are compared, in an order of their own, what was said twice once.
     fn elements_of(&self, set: &Set) -> Vec<Element> {
-        let mut all: Vec<Element> =
-            self.elements.get(&set.name).into_iter().flatten().map(|element| still_element(element)).collect();
+        let elements = self.elements.get(&set.name).into_iter().flatten();
+        let mut all: Vec<Element> = elements.map(|element| still_element(set, element)).collect();
         all.sort_by(|a, b| place(a).cmp(&place(b)));
+        all.dedup();
         all
     }
 
@@ -196,7 +198,7 @@ impl<'a> Part<'a> {
         // First what others will refer to.
         for new in want.chains() {
             match self.chains.iter().find(|old| old.name == new.name) {
-                Some(old) if *old == new => {}
+                Some(old) if still_chain(old) == still_chain(new) => {}
                 // New, or of another policy.
                 _ => steps.push(step(Verb::Add, Object::Chain(new.clone()))),
             }
@@ -292,79 +294,16 @@ impl<'a> Part<'a> {
     }
 }
 
-/// A chain without what can be changed: its policy. Devices have no order.
-fn plain_chain(chain: &Chain) -> Chain {
-    let mut chain = chain.clone();
-    if let Some(base) = &mut chain.base {
-        base.policy = super::ChainPolicy::Accept;
-        base.devices.sort();
-    }
-    chain
-}
-
 /// Where an element stands among those of its set. Where one range ends and the next begins, the end comes first: the kernel takes no
 /// beginning within a range.
 fn place(element: &Element) -> (&super::Data, Option<&super::Data>, bool, bool) {
     (&element.key, element.key_end.as_ref(), !element.interval_end, element.catch_all)
 }
 
-/// What the kernel makes of a burst of 0: `NFT_LIMIT_PKT_BURST_DEFAULT`.
-const DEFAULT_BURST: u32 = 5;
-
-/// Forgets what the kernel counts, and spells what was not said as the kernel's dump does.
-fn still_expr(expr: &mut Expr) {
-    match expr {
-        Expr::Counter { packets, bytes } => (*packets, *bytes) = (0, 0),
-        Expr::Quota(quota) => quota.used = 0,
-        Expr::Last { set, milliseconds } => (*set, *milliseconds) = (false, 0),
-        Expr::Dynset(dynset) => dynset.exprs.iter_mut().for_each(still_expr),
-        // What the kernel makes of a threshold or burst that was not said.
-        Expr::Log(super::Log { queue_threshold: threshold @ Some(0), .. }) => *threshold = None,
-        Expr::Nat(nat) => {
-            // Set by the kernel where there are addresses and ports.
-            nat.flags.0 |= u32::from(nat.addresses.is_some()) | u32::from(nat.ports.is_some()) << 1;
-        }
-        Expr::Limit(super::Limit { burst: burst @ 0, bytes: false, .. }) => *burst = DEFAULT_BURST,
-        _ => {}
-    }
-}
-
-/// A rule without its numbers and what the kernel counts, for comparison.
-pub(crate) fn still_rule(rule: &Rule) -> Rule {
-    let mut rule = Rule { handle: None, position: None, ..rule.clone() };
-    rule.exprs.iter_mut().for_each(still_expr);
-    rule
-}
-
-/// A set without what the kernel counts by the expressions that its elements are given, for comparison.
-pub(crate) fn still_set(set: &Set) -> Set {
-    let mut set = set.clone();
-    set.exprs.iter_mut().for_each(still_expr);
-    set
-}
-
-/// An element without what the kernel counts, for comparison.
-pub(crate) fn still_element(element: &Element) -> Element {
-    let mut element = Element { expires: None, ..element.clone() };
-    element.exprs.iter_mut().for_each(still_expr);
-    element
-}
-
-/// An object without what the kernel counts, for comparison.
-pub(crate) fn still_object(object: &StatefulObject) -> StatefulObject {
-    let mut object = object.clone();
-    match &mut object.state {
-        super::State::Counter { packets, bytes } => (*packets, *bytes) = (0, 0),
-        super::State::Quota(quota) => quota.used = 0,
-        _ => {}
-    }
-    object
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nft::{Data, Datatype, Family, Handle, KeyType, TableName, Verdict};
+    use crate::nft::{Data, Datatype, Expr, Family, Handle, KeyType, TableName, Verdict};
 
     fn id() -> TableId {
         TableId { family: Family::Inet, name: TableName::new("t").unwrap() }

@@ -18,13 +18,13 @@ mod rule;
 mod ruleset;
 mod set;
 pub mod statements;
+mod still;
 mod syntax;
 mod table;
 mod transaction;
 
 pub use data::{Data, DataTooLong};
 pub use diff::diff;
-pub(crate) use diff::{still_element, still_object, still_rule, still_set};
 pub use expr::*;
 pub use json::JsonError;
 pub use name::{ChainName, Comment, FlowtableName, InterfaceName, NameError, ObjectName, SetName, TableName};
@@ -33,6 +33,7 @@ pub use raw::{Bytes, Extra, RawAttribute};
 pub use rule::{Field, Rule, ct_state};
 pub use ruleset::Ruleset;
 pub use set::{Datatype, Element, ElementData, KeyType, MapTo, Set, SetFlags, SetPolicy};
+pub(crate) use still::{same_element, still_chain, still_flowtable, still_object, still_rule, still_set};
 pub use syntax::{Syntax, Unshown};
 pub use table::{
     BaseChain, Chain, ChainFlags, ChainPolicy, ChainType, Family, Hook, Priority, Table, TableFlags, TableId,

@@ -1,9 +1,15 @@
 //! One ruleset made another by what differs: [`diff`] gives the steps, and after them nothing differs.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use ringfence::kernel::nftables::Socket;
-use ringfence::nft::{Transaction, diff};
+use ringfence::nft::statements::{Each, IP_SADDR, Inet, Netdev, Per, Port, TableOf};
+use ringfence::nft::{
+    ChainPolicy, ChainType, Data, Element, Expr, Hook, InterfaceName, Limit, LogFlags, LogLevel, ObjectName, Priority,
+    Ruleset, Set, State, StatefulObject, Syslog, Transaction, diff,
+};
 
 use crate::nft::{in_namespace, load};
 use crate::{Script, able, flush, golden, rules};
@@ -121,6 +127,82 @@ fn rules_move_with_what_is_their_own() {
                 let steps = becomes(&format!("{from} to {to}"), from, to);
                 assert!(steps.iter().all(|step| !step.contains("table")), "{steps:?}");
             }
+        }
+    });
+}
+
+/// What the kernel makes of what was wanted, spelled otherwise, is what was wanted.
+fn is_whole_once_made(socket: &mut Socket, what: &str, want: &Ruleset) {
+    flush();
+    socket.commit(&want.create()).unwrap_or_else(|error| panic!("{what}: {}", error.chain()));
+    let have = socket.ruleset().unwrap();
+    let steps = diff(&have, want);
+    assert!(steps.operations().is_empty(), "{what}: {steps:?}, of {have:?}");
+    socket.verify(want).unwrap_or_else(|error| panic!("{what}: {}", error.chain()));
+}
+
+#[test]
+fn what_was_not_said_is_as_the_kernel_makes_it() {
+    if !able() {
+        return;
+    }
+    in_namespace(&["d0", "d1"], || {
+        let mut socket = Socket::open().unwrap();
+        let table = TableOf::<Inet>::new("t").unwrap();
+        let chain = table.chain("c").unwrap();
+        let base = Ruleset { tables: vec![table.declare()], chains: vec![chain.declare()], ..Ruleset::default() };
+        let localhost = [Ipv4Addr::LOCALHOST];
+        let counter = || vec![Expr::Counter { packets: 0, bytes: 0 }];
+
+        for used in [true, false] {
+            let set = table.set::<Ipv4Addr>("s").unwrap().dynamic().timeout(Duration::from_millis(60_003));
+            let mut want = base.clone();
+            want.sets.push(set.declare());
+            if used {
+                want.push_rule(chain.rule().update(&set, IP_SADDR, Each::new()).drop().unwrap());
+                if let Some(Expr::Dynset(dynset)) =
+                    want.rules[0].exprs.iter_mut().find(|expr| matches!(expr, Expr::Dynset(_)))
+                {
+                    dynset.timeout = Some(Duration::from_micros(5_001_200));
+                }
+            }
+            is_whole_once_made(&mut socket, "a dynamic set without a size", &want);
+        }
+
+        let set = table.set::<Ipv4Addr>("s").unwrap().timeouts();
+        let mut want = base.clone();
+        want.sets.push(Set { exprs: counter(), ..set.declare() });
+        want.push_elements(set.elements(localhost).unwrap());
+        let all = Element { catch_all: true, ..Element::new(Data::default()) };
+        let timeout = Some(Duration::from_millis(3_600_003));
+        let timed = Element { timeout, ..set.element(&Ipv4Addr::UNSPECIFIED).unwrap() };
+        want.push_elements(set.holding(vec![all, timed]));
+        is_whole_once_made(&mut socket, "elements get what the set has", &want);
+
+        let set = table.set::<Port>("s").unwrap().interval();
+        let mut want = base.clone();
+        want.sets.push(Set { exprs: counter(), ..set.declare() });
+        for span in [1..=5_u16, 10..=15, 16..=20] {
+            want.push_elements(set.spans([span]).unwrap());
+        }
+        is_whole_once_made(&mut socket, "each brings its own end at 0", &want);
+
+        let mut want = base.clone();
+        let log = |level| Syslog { prefix: None, level, flags: LogFlags(0) };
+        want.push_rule(chain.rule().log(log(None)).done().unwrap());
+        want.push_rule(chain.rule().log(log(Some(LogLevel::Info))).done().unwrap());
+        let object = |name, state| StatefulObject::new(table.id(), &ObjectName::new(name).unwrap(), state);
+        want.objects.push(object("packets", State::Limit(Limit::packets(5, Per::Second).burst(0))));
+        want.objects.push(object("bytes", State::Limit(Limit::bytes(5, Per::Second).burst(0))));
+        is_whole_once_made(&mut socket, "levels and bursts", &want);
+
+        let netdev = TableOf::<Netdev>::new("t").unwrap();
+        let chain = netdev.chain("c").unwrap();
+        let mut chain = chain.declare_base(ChainType::Filter, Hook::Ingress, Priority::FILTER, ChainPolicy::Accept);
+        for order in [["d0", "d1"], ["d1", "d0"]] {
+            chain.base.as_mut().unwrap().devices = order.map(|name| InterfaceName::new(name).unwrap()).to_vec();
+            let want = Ruleset { tables: vec![netdev.declare()], chains: vec![chain.clone()], ..Ruleset::default() };
+            is_whole_once_made(&mut socket, "devices in any order", &want);
         }
     });
 }

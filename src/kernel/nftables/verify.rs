@@ -2,16 +2,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::time::Duration;
 
 use super::whole::place;
 use crate::nft::{
-    Chain, Element, Flowtable, Rule, Ruleset, Set, StatefulObject, TableId, still_element, still_object, still_rule,
+    Chain, Element, Rule, Ruleset, Set, TableId, same_element, still_chain, still_flowtable, still_object, still_rule,
     still_set,
 };
-
-/// The coarsest clock of a kernel ticks a hundred times a second, and timeouts are rounded to it.
-const TICK: Duration = Duration::from_millis(10);
 
 /// The first difference, as one clause, between a table as it was wanted and as it is.
 pub(super) fn difference(id: &TableId, want: &Ruleset, have: &Ruleset) -> Option<String> {
@@ -23,27 +19,25 @@ pub(super) fn difference(id: &TableId, want: &Ruleset, have: &Ruleset) -> Option
         named(&ruleset.sets, |set| set.table == *id, |set| (format!("set {id} {}", set.name), still_set(set)))
     };
     let chains = |ruleset: &Ruleset| {
-        let chain = |chain: &Chain| {
-            let mut chain = chain.clone();
-            if let Some(base) = &mut chain.base {
-                base.devices.sort();
-            }
-            (format!("chain {id} {}", chain.name), chain)
-        };
-        named(&ruleset.chains, |chain| chain.table == *id, chain)
+        named(
+            &ruleset.chains,
+            |chain| chain.table == *id,
+            |chain| (format!("chain {id} {}", chain.name), still_chain(chain)),
+        )
     };
     let objects = |ruleset: &Ruleset| {
-        let object =
-            |object: &StatefulObject| (format!("{} {id} {}", object.state.kind(), object.name), still_object(object));
-        named(&ruleset.objects, |object| object.table == *id, object)
+        named(
+            &ruleset.objects,
+            |object| object.table == *id,
+            |object| (format!("{} {id} {}", object.state.kind(), object.name), still_object(object)),
+        )
     };
     let flowtables = |ruleset: &Ruleset| {
-        let flowtable = |flowtable: &Flowtable| {
-            let mut flowtable = flowtable.clone();
-            flowtable.devices.sort();
-            (format!("flowtable {id} {}", flowtable.name), flowtable)
-        };
-        named(&ruleset.flowtables, |flowtable| flowtable.table == *id, flowtable)
+        named(
+            &ruleset.flowtables,
+            |flowtable| flowtable.table == *id,
+            |flowtable| (format!("flowtable {id} {}", flowtable.name), still_flowtable(flowtable)),
+        )
     };
     pairs(&sets(want), &sets(have))
         .or_else(|| pairs(&chains(want), &chains(have)))
@@ -93,7 +87,7 @@ fn elements(set: &Set, want: &Ruleset, have: &Ruleset) -> Option<String> {
             Entry::Vacant(_) => return Some(format!("element {:?} of {what} was not wanted", element.key)),
             Entry::Occupied(mut there) => {
                 let (want, seen) = there.get_mut();
-                if !same(set, want, element) {
+                if !same_element(set, want, element) {
                     return Some(differs(&format!("an element of {what}"), want, element));
                 }
                 *seen = true;
@@ -102,29 +96,6 @@ fn elements(set: &Set, want: &Ruleset, have: &Ruleset) -> Option<String> {
     }
     let missing = of(want, set).find(|element| wanted.get(&place(element)).is_none_or(|(_, seen)| !seen));
     missing.map(|element| format!("element {:?} of {what} is not there", element.key))
-}
-
-/// Whether two elements of a place are the same, but for what the kernel counts and rounds.
-fn same(set: &Set, want: &Element, have: &Element) -> bool {
-    let own = |element: &Element| {
-        // An end of an interval runs out with its start.
-        element.timeout.or(set.timeout).filter(|time| !time.is_zero() && !element.interval_end)
-    };
-    // Nothing of an element without expressions counts, and few have any.
-    let rest = if want.exprs.is_empty() && have.exprs.is_empty() {
-        (&want.data, &want.comment, &want.extra) == (&have.data, &have.comment, &have.extra)
-    } else {
-        let still = |element| Element { timeout: None, ..still_element(element) };
-        still(want) == still(have)
-    };
-    rest && close(own(want), own(have))
-}
-
-fn close(want: Option<Duration>, have: Option<Duration>) -> bool {
-    match (want, have) {
-        (Some(want), Some(have)) => want.abs_diff(have) <= TICK,
-        (want, have) => want == have,
-    }
 }
 
 fn rules(chain: &Chain, want: &Ruleset, have: &Ruleset) -> Option<String> {
@@ -146,7 +117,7 @@ fn rules(chain: &Chain, want: &Ruleset, have: &Ruleset) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nft::{Extra, Family, FlowtableName, InterfaceName, Priority, Table, TableName};
+    use crate::nft::{Extra, Family, Flowtable, FlowtableName, InterfaceName, Priority, Table, TableName};
 
     /// The kernels of tests may have no flowtables.
     #[test]

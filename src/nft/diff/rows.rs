@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::super::still::{still_rule, still_set};
 use super::super::{Chain, Element, Object, Operation, Rule, Set, Verb};
-use super::{Part, step, still_rule, still_set};
+use super::{Part, step};
 
 /// A rule as it is compared, with what is its own: the sets and chains that come and go with it.
 #[derive(PartialEq)]
