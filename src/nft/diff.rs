@@ -1,21 +1,26 @@
 //! What must be done to one ruleset so that it becomes another.
 
+mod elements;
 mod rows;
 
 use std::collections::{HashMap, HashSet};
 
-use super::still::{fixed_chain, still_chain, still_element, still_flowtable, still_object, still_set};
+use self::elements::{Change, change, same, still_elements};
+use super::still::{fixed_chain, still_chain, still_flowtable, still_object, still_rule, still_set};
 use super::{
     Chain, ChainName, Element, Flowtable, Object, Operation, Rule, Ruleset, Set, SetName, StatefulObject, Table,
     TableId, Transaction, Verb,
 };
 
+/// The kernel follows jumps no deeper.
+const MAX_DEPTH: usize = 16;
+
 /// The transaction after which a namespace that has `have` has `want`. Empty when they say the same.
 ///
 /// Tables that `want` lacks are deleted. What is the same stays as it is: rules keep their counters, sets their elements, and no packet sees
 /// a table go and come. Within a chain, rules are compared as a row: what is in both stays, what is new is put in its place. Values that the
-/// kernel counts (counters, quotas that were used, when an element runs out) make no difference, nor do handles.
-/// What belongs to a rule (a set or chain of its own, by its name) is part of it: it comes and goes with the rule.
+/// kernel counts (counters, quotas that were used, when an element runs out) make no difference, nor do handles, nor what the kernel makes of
+/// what `want` does not say (the size of a dynamic set, the level of a log statement). What belongs to a rule (a set or chain of its own, by its name) is part of it: it comes and goes with the rule.
 ///
 /// A set or chain that is to be of another type is deleted and made anew, and with it every rule of its table: the kernel deletes nothing that
 /// something refers to. `have` is what was read from the kernel, so that its rules have handles.
@@ -72,6 +77,9 @@ fn can_stay(have: &Table, want: &Table) -> bool {
     let flags = (have.flags.owner, have.flags.persist) == (want.flags.owner, want.flags.persist);
     flags && have.comment == want.comment && have.extra == want.extra
 }
+
+/// Sets and chains with what is in them.
+type Strays = (Vec<(Set, Vec<Element>)>, Vec<(Chain, Vec<Rule>)>);
 
 /// What is in one table.
 struct Part<'a> {
@@ -137,7 +145,7 @@ impl<'a> Part<'a> {
         let sets = self.sets().all(|old| {
             let new = want.sets.iter().find(|new| new.name == old.name);
             new.is_none_or(|new| {
-                let elements = || !old.flags.constant || self.elements_of(old) == want.elements_of(new);
+                let elements = || !old.flags.constant || same(new, self.elements_of(old), want.elements_of(new));
                 still_set(old) == still_set(new) && elements()
             })
         });
@@ -149,16 +157,38 @@ impl<'a> Part<'a> {
             let new = want.flowtables.iter().find(|new| new.name == old.name);
             new.is_none_or(|new| still_flowtable(old) == still_flowtable(new))
         });
-        chains && sets && objects && flowtables && self.each_has_an_owner() && want.each_has_an_owner()
+        let strays = || self.strays().is_some_and(|strays| want.strays() == Some(strays));
+        chains && sets && objects && flowtables && strays()
     }
 
-    /// Whether what belongs to a rule belongs to one and no more, as the kernel has it.
-    fn each_has_an_owner(&self) -> bool {
-        let rules = || self.rules.values().flatten();
-        let sets: Vec<_> = rules().flat_map(|rule| self.sets_of(rule)).map(|set| &set.name).collect();
-        let chains: Vec<_> = rules().flat_map(|rule| self.chains_of(rule)).map(|chain| &chain.name).collect();
-        let once = (sets.iter().collect::<HashSet<_>>().len(), chains.iter().collect::<HashSet<_>>().len());
-        once == (sets.len(), chains.len()) && once == (self.anonymous.len(), self.bound.len())
+    /// Names of the sets and chains whose owners are known. None where one has several, or they are too deep: the kernel has no such.
+    fn owned(&self) -> Option<(HashSet<&'a SetName>, HashSet<&'a ChainName>)> {
+        let (mut sets, mut chains) = (HashSet::new(), HashSet::new());
+        let mut row: Vec<&Chain> = self.chains().collect();
+        for _ in 0..=MAX_DEPTH {
+            let mut inner = Vec::new();
+            for rule in row.into_iter().flat_map(|chain| self.rules_of(chain)) {
+                inner.extend(self.chains_of(rule));
+                let once = self.sets_of(rule).all(|set| sets.insert(&set.name));
+                if !(once && self.chains_of(rule).all(|chain| chains.insert(&chain.name))) {
+                    return None;
+                }
+            }
+            row = inner;
+        }
+        row.is_empty().then_some((sets, chains))
+    }
+
+    /// What belongs to a rule that is not known: an expression of a newer kernel may refer to it. Nothing can be changed in it.
+    fn strays(&self) -> Option<Strays> {
+        let (sets, chains) = self.owned()?;
+        let sets = self.sets.iter().filter(|set| set.flags.anonymous && !sets.contains(&set.name));
+        let chains = self.chains.iter().filter(|chain| chain.flags.binding && !chains.contains(&chain.name));
+        let rules = |chain: &Chain| self.rules_of(chain).iter().map(|rule| still_rule(rule)).collect();
+        Some((
+            sets.map(|set| (still_set(set), still_elements(set, self.elements_of(set)))).collect(),
+            chains.map(|chain| ((*chain).clone(), rules(chain))).collect(),
+        ))
     }
 
     /// Sets that belong to a rule.
@@ -181,13 +211,8 @@ impl<'a> Part<'a> {
         self.chains.iter().copied().filter(|chain| !chain.flags.binding)
     }
 
-    /// Elements as they are compared, in an order of their own, what was said twice once.
-    fn elements_of(&self, set: &Set) -> Vec<Element> {
-        let elements = self.elements.get(&set.name).into_iter().flatten();
-        let mut all: Vec<Element> = elements.map(|element| still_element(set, element)).collect();
-        all.sort_by(|a, b| place(a).cmp(&place(b)));
-        all.dedup();
-        all
+    fn elements_of(&self, set: &Set) -> &[&'a Element] {
+        self.elements.get(&set.name).map_or(&[], Vec::as_slice)
     }
 
     fn rules_of(&self, chain: &Chain) -> &[&'a Rule] {
@@ -251,31 +276,15 @@ impl<'a> Part<'a> {
     /// Takes out and puts in elements of a set.
     fn elements(&self, set: &Set, want: &Part<'_>, steps: &mut Vec<Operation>) {
         // A set that rules fill holds what packets made of it.
-        if set.flags.dynamic && want.elements.get(&set.name).is_none_or(Vec::is_empty) {
+        if set.flags.dynamic && want.elements_of(set).is_empty() {
             return;
         }
-        let (old, new) = (self.elements_of(set), want.elements_of(set));
-        if old == new {
-            return;
-        }
+        let Change { flush, gone, come } = change(set, self.elements_of(set), want.elements_of(set));
         let of =
             |elements: Vec<Element>| Object::Elements { table: set.table.clone(), set: set.name.clone(), elements };
-        // The bounds of ranges mean something together only, so such a set is filled anew.
-        if set.flags.interval && set.key.0.len() == 1 {
-            if !old.is_empty() {
-                steps.push(step(Verb::Flush, of(Vec::new())));
-            }
-            if !new.is_empty() {
-                steps.push(step(Verb::Add, of(new)));
-            }
-            return;
+        if flush {
+            steps.push(step(Verb::Flush, of(Vec::new())));
         }
-        let missing = |from: &[Element], other: &[Element]| -> Vec<Element> {
-            let there = |element: &Element| other.binary_search_by(|other| place(other).cmp(&place(element))).ok();
-            let differs = |element: &&Element| there(element).is_none_or(|index| other[index] != **element);
-            from.iter().filter(differs).cloned().collect()
-        };
-        let (gone, come) = (missing(&old, &new), missing(&new, &old));
         if !gone.is_empty() {
             steps.push(step(Verb::Delete, of(gone)));
         }
@@ -286,18 +295,12 @@ impl<'a> Part<'a> {
 
     /// Puts its elements into a set that was made just now.
     fn fill(&self, set: &Set, steps: &mut Vec<Operation>) {
-        if let Some(elements) = self.elements.get(&set.name).filter(|elements| !elements.is_empty()) {
-            let elements = elements.iter().copied().cloned().collect();
+        let elements: Vec<_> = self.elements_of(set).iter().copied().cloned().collect();
+        if !elements.is_empty() {
             let (table, set) = (set.table.clone(), set.name.clone());
             steps.push(step(Verb::Add, Object::Elements { table, set, elements }));
         }
     }
-}
-
-/// Where an element stands among those of its set. Where one range ends and the next begins, the end comes first: the kernel takes no
-/// beginning within a range.
-fn place(element: &Element) -> (&super::Data, Option<&super::Data>, bool, bool) {
-    (&element.key, element.key_end.as_ref(), !element.interval_end, element.catch_all)
 }
 
 #[cfg(test)]
@@ -430,26 +433,33 @@ mod tests {
         want.sets.pop();
         want.elements.pop();
         assert_eq!(steps(&have, &want), ["delete rule inet t c handle 3"]);
+        // What refers to it may be an expression that is not known.
+        let mut unknown = have.clone();
+        unknown.rules[2].exprs.remove(1);
+        assert_eq!(steps(&unknown, &unknown), [""; 0]);
         // The kernel takes no set that no rule owns, and says so.
         want.rules.remove(0);
         assert_eq!(steps(&have, &want)[0], "delete table inet t");
     }
 
+    /// The kernel has no such chains. They may be in a file.
     #[test]
-    fn a_range_ends_before_the_next_begins() {
-        let have = ruleset(&[], &[]);
-        let mut want = have.clone();
-        want.sets[0].flags.interval = true;
-        let have = Ruleset { sets: want.sets.clone(), ..have };
-        let start = |port| Element::new(Data::be16(port));
-        let end = |port| Element { interval_end: true, ..start(port) };
-        want.elements[0].2 = vec![start(6), start(1), end(6), end(0), end(9)];
-        let transaction = diff(&have, &want);
-        let [Operation { verb: Verb::Add, object: Object::Elements { elements, .. } }] = transaction.operations()
-        else {
-            panic!("{transaction:?}");
+    fn chains_within_chains_are_followed_no_deeper_than_the_kernel_does() {
+        let nested = |depth: u32, first: u32| {
+            let mut all = ruleset(&[], &[]);
+            let name = |number: u32| ChainName::new(&format!("__chain{number}")).unwrap();
+            for number in first..depth {
+                let mut chain = Chain::new(&id(), &name(number));
+                chain.flags.binding = true;
+                all.chains.push(chain);
+                let outer = if number == 0 { ChainName::new("c").unwrap() } else { name(number - 1) };
+                all.rules.push(Rule::new(&id(), &outer).verdict(Verdict::Jump(name(number))));
+            }
+            all
         };
-        assert_eq!(*elements, [end(0), start(1), end(6), start(6), end(9)]);
+        assert_eq!(steps(&nested(16, 0), &nested(16, 0)), [""; 0]);
+        assert_eq!(steps(&nested(16, 0), &nested(15, 0))[0], "delete rule inet t c");
+        assert_eq!(steps(&ruleset(&[], &[]), &nested(50_000, 0))[0], "delete table inet t");
     }
 
     #[test]

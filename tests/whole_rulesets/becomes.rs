@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use ringfence::kernel::nftables::Socket;
 use ringfence::nft::statements::{Each, IP_SADDR, Inet, Netdev, Per, Port, TableOf};
@@ -204,5 +205,114 @@ fn what_was_not_said_is_as_the_kernel_makes_it() {
             let want = Ruleset { tables: vec![netdev.declare()], chains: vec![chain.clone()], ..Ruleset::default() };
             is_whole_once_made(&mut socket, "devices in any order", &want);
         }
+    });
+}
+
+#[test]
+fn ranges_come_and_go_one_by_one() {
+    if !able() {
+        return;
+    }
+    in_namespace(&[], || {
+        let set = |elements: &str| {
+            let head = "table inet t {\nset s {\ntype ipv4_addr\nflags interval, timeout\ncounter\n";
+            format!("{head}elements = {{ {elements} }}\n}}\n}}\n")
+        };
+        let kept = "198.51.100.0/24 counter packets 7 bytes 700 timeout 1h expires 20m";
+        let from = set(&format!("{kept}, 203.0.113.0/25 timeout 1h, 203.0.113.128/25 timeout 1h, *"));
+        // One that touches another goes, one is another now, one comes.
+        let to = set(&format!("{kept}, 203.0.113.0/25 timeout 2h, 192.0.2.7 timeout 1h, *"));
+        let steps = becomes("ranges", &from, &to);
+        assert_eq!(steps, ["delete 4 elements of set inet t s", "add 4 elements of set inet t s"]);
+        let mut socket = Socket::open().unwrap();
+        let there = socket.ruleset().unwrap().elements.remove(0).2;
+        let key = Data::ipv4(Ipv4Addr::new(198, 51, 100, 0));
+        let element = there.iter().find(|element| element.key == key && !element.interval_end).unwrap();
+        assert!(element.expires.unwrap() <= Duration::from_secs(1200), "{element:?}");
+        assert_eq!(element.exprs, [Expr::Counter { packets: 7, bytes: 700 }]);
+
+        let shapes = [
+            (
+                "set s {\ntype ipv4_addr . inet_service\nflags interval\n",
+                vec![
+                    "198.51.100.0/24 . 1-5, 198.51.100.0/24 . 6-9",
+                    "198.51.100.0/24 . 1-9",
+                    "198.51.100.0/24 . 6-9, 203.0.113.0-203.0.113.5 . 7",
+                ],
+            ),
+            (
+                "map s {\ntype inet_service : mark\nflags interval\n",
+                vec![
+                    "1-5 : 1, 6-15 : 2, 100 : 3, * : 4",
+                    "1-5 : 2, 6-15 : 1, * : 5",
+                    "0-5 : 1, 6-65535 : 2",
+                    "16-65535 : 2",
+                ],
+            ),
+            (
+                "map s {\ntype ipv4_addr : verdict\nflags timeout\n",
+                vec![
+                    "198.51.100.1 timeout 1h : accept, 198.51.100.2 : drop, * : drop",
+                    "198.51.100.1 timeout 1h : drop, 198.51.100.3 : drop",
+                ],
+            ),
+        ];
+        for (head, all) in shapes {
+            let script = |elements: &str| format!("table inet t {{\n{head}elements = {{ {elements} }}\n}}\n}}\n");
+            for (from, to) in all.iter().flat_map(|from| all.iter().map(move |to| (from, to))) {
+                let steps = becomes(&format!("{from} to {to}"), &script(from), &script(to));
+                assert!(!steps.iter().any(|step| step.starts_with("flush")), "{steps:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_element_that_was_lost_comes_back_with_the_time_that_it_had_left() {
+    if !able() {
+        return;
+    }
+    in_namespace(&[], || {
+        let kinds = ["type ipv4_addr\nflags timeout\n", "type ipv4_addr\nflags interval, timeout\n"];
+        for kind in kinds {
+            let head = format!("table inet t {{\nset s {{\n{kind}counter\n");
+            let element = "198.51.100.1 counter packets 3 bytes 3 timeout 1h expires 10m";
+            becomes("lost", &format!("{head}}}\n}}\n"), &format!("{head}elements = {{ {element} }}\n}}\n}}\n"));
+            let mut socket = Socket::open().unwrap();
+            let there = socket.ruleset().unwrap().elements.remove(0).2;
+            let element = there.iter().find(|element| !element.interval_end).unwrap();
+            assert!(element.expires.unwrap() <= Duration::from_secs(600), "{element:?}");
+            assert_eq!(element.exprs, [Expr::Counter { packets: 3, bytes: 3 }]);
+        }
+    });
+}
+
+#[test]
+fn a_range_that_ran_out_is_put_in_again() {
+    if !able() {
+        return;
+    }
+    in_namespace(&[], || {
+        let set = |first: &str| {
+            let head = "table inet t {\nset s {\ntype inet_service\nflags interval, timeout\n";
+            format!("{head}elements = {{ 1-5 timeout {first}, 6-9 timeout 1h, 20-29 timeout {first} }}\n}}\n}}\n")
+        };
+        let mut socket = Socket::open().unwrap();
+        let mut loaded = |script: &str| {
+            flush();
+            load(script).unwrap();
+            socket.ruleset().unwrap()
+        };
+        let want = loaded(&set("1h"));
+        let mut have = loaded(&set("500ms"));
+        let started = Instant::now();
+        while have.elements.iter().any(|(_, _, elements)| elements.len() > 3) {
+            assert!(started.elapsed() < Duration::from_secs(120), "{have:?}");
+            sleep(Duration::from_millis(50));
+            have = socket.ruleset().unwrap();
+        }
+        socket.commit(&diff(&have, &want)).unwrap_or_else(|error| panic!("{}", error.chain()));
+        assert!(diff(&socket.ruleset().unwrap(), &want).operations().is_empty());
+        socket.verify(&want).unwrap();
     });
 }

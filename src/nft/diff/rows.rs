@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::super::still::{still_rule, still_set};
 use super::super::{Chain, Element, Object, Operation, Rule, Set, Verb};
+use super::elements::still_elements;
 use super::{Part, step};
 
 /// A rule as it is compared, with what is its own: the sets and chains that come and go with it.
@@ -18,7 +19,7 @@ impl Part<'_> {
     fn whole_rules(&self, chain: &Chain) -> Vec<Whole> {
         let whole = |rule: &&Rule| Whole {
             rule: still_rule(rule),
-            sets: self.sets_of(rule).map(|set| (still_set(set), self.elements_of(set))).collect(),
+            sets: self.sets_of(rule).map(|set| (still_set(set), still_elements(set, self.elements_of(set)))).collect(),
             chains: self.chains_of(rule).map(|chain| (chain.clone(), self.whole_rules(chain))).collect(),
         };
         self.rules_of(chain).iter().map(whole).collect()
