@@ -6,7 +6,7 @@ mod rows;
 use std::collections::{HashMap, HashSet};
 
 use self::elements::{Change, change, same, still_elements};
-use super::still::{fixed_chain, still_chain, still_flowtable, still_object, still_rule, still_set};
+use super::still::{filled, fixed_chain, still_chain, still_flowtable, still_object, still_rule, still_set};
 use super::{
     Chain, ChainName, Element, Flowtable, Object, Operation, Rule, Ruleset, Set, SetName, StatefulObject, Table,
     TableId, Transaction, Verb,
@@ -142,11 +142,13 @@ impl<'a> Part<'a> {
             let new = want.chains.iter().find(|new| new.name == old.name);
             new.is_none_or(|new| fixed_chain(old) == fixed_chain(new))
         });
+        let filled = filled(want.rules.values().flatten().copied());
         let sets = self.sets().all(|old| {
             let new = want.sets.iter().find(|new| new.name == old.name);
             new.is_none_or(|new| {
                 let elements = || !old.flags.constant || same(new, self.elements_of(old), want.elements_of(new));
-                still_set(old) == still_set(new) && elements()
+                let filled = filled.contains(&new.name);
+                still_set(old, filled) == still_set(new, filled) && elements()
             })
         });
         let objects = self.objects.iter().all(|old| {
@@ -186,7 +188,7 @@ impl<'a> Part<'a> {
         let chains = self.chains.iter().filter(|chain| chain.flags.binding && !chains.contains(&chain.name));
         let rules = |chain: &Chain| self.rules_of(chain).iter().map(|rule| still_rule(rule)).collect();
         Some((
-            sets.map(|set| (still_set(set), still_elements(set, self.elements_of(set)))).collect(),
+            sets.map(|set| (still_set(set, false), still_elements(set, self.elements_of(set)))).collect(),
             chains.map(|chain| ((*chain).clone(), rules(chain))).collect(),
         ))
     }

@@ -1,8 +1,12 @@
 //! What of a ruleset is compared: not what the kernel counts, and what was not said as the kernel makes it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use super::{Chain, ChainPolicy, Element, Expr, Flowtable, Limit, Log, LogLevel, Rule, Set, State, StatefulObject};
+use super::{
+    Chain, ChainPolicy, CtExpectation, CtHelper, Element, Expr, Flowtable, Limit, Log, LogLevel, Rule, Set, SetName,
+    State, StatefulObject,
+};
 
 /// What the kernel makes of a burst of 0: `NFT_LIMIT_PKT_BURST_DEFAULT`.
 const DEFAULT_BURST: u32 = 5;
@@ -73,12 +77,21 @@ pub(super) fn fixed_chain(chain: &Chain) -> Chain {
     chain
 }
 
-/// A set.
-pub(crate) fn still_set(set: &Set) -> Set {
+/// Sets that some of the rules fill.
+pub(crate) fn filled<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> HashSet<&'a SetName> {
+    let by = |expr: &'a Expr| match expr {
+        Expr::Dynset(dynset) => Some(&dynset.set),
+        _ => None,
+    };
+    rules.into_iter().flat_map(|rule| &rule.exprs).filter_map(by).collect()
+}
+
+/// A set. `filled` says whether a wanted rule fills it.
+pub(crate) fn still_set(set: &Set, filled: bool) -> Set {
     let mut set = set.clone();
     set.exprs.iter_mut().for_each(still_expr);
     set.timeout = set.timeout.and_then(ticked);
-    set.size = set.size.filter(|size| *size > 0).or(set.flags.dynamic.then_some(DEFAULT_SIZE));
+    set.size = set.size.filter(|size| *size > 0).or((set.flags.dynamic || filled).then_some(DEFAULT_SIZE));
     set
 }
 
@@ -114,6 +127,9 @@ pub(crate) fn still_object(object: &StatefulObject) -> StatefulObject {
         State::Counter { packets, bytes } => (*packets, *bytes) = (0, 0),
         State::Quota(quota) => quota.used = 0,
         State::Limit(limit) => still_limit(limit),
+        State::CtHelper(CtHelper { l3proto, .. }) | State::CtExpectation(CtExpectation { l3proto, .. }) => {
+            *l3proto = l3proto.or(Some(object.table.family.to_wire().into()));
+        }
         _ => {}
     }
     object

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use ringfence::kernel::nftables::Socket;
 use ringfence::nft::statements::{Each, IP_SADDR, Inet, Netdev, Per, Port, TableOf};
 use ringfence::nft::{
-    ChainPolicy, ChainType, Data, Element, Expr, Hook, InterfaceName, Limit, LogFlags, LogLevel, ObjectName, Priority,
-    Ruleset, Set, State, StatefulObject, Syslog, Transaction, diff,
+    ChainPolicy, ChainType, CtHelper, Data, Element, Expr, Hook, InterfaceName, Limit, LogFlags, LogLevel, ObjectName,
+    Priority, Ruleset, Set, State, StatefulObject, Syslog, Transaction, diff,
 };
 
 use crate::nft::{in_namespace, load};
@@ -155,8 +155,9 @@ fn what_was_not_said_is_as_the_kernel_makes_it() {
         let localhost = [Ipv4Addr::LOCALHOST];
         let counter = || vec![Expr::Counter { packets: 0, bytes: 0 }];
 
-        for used in [true, false] {
-            let set = table.set::<Ipv4Addr>("s").unwrap().dynamic().timeout(Duration::from_millis(60_003));
+        for (used, said) in [(true, true), (true, false), (false, true), (false, false)] {
+            let set = table.set::<Ipv4Addr>("s").unwrap().timeout(Duration::from_millis(60_003));
+            let set = if said { set.dynamic() } else { set };
             let mut want = base.clone();
             want.sets.push(set.declare());
             if used {
@@ -196,6 +197,15 @@ fn what_was_not_said_is_as_the_kernel_makes_it() {
         want.objects.push(object("packets", State::Limit(Limit::packets(5, Per::Second).burst(0))));
         want.objects.push(object("bytes", State::Limit(Limit::bytes(5, Per::Second).burst(0))));
         is_whole_once_made(&mut socket, "levels and bursts", &want);
+
+        // Whether the kernel has it depends on its configuration.
+        let helper = CtHelper { helper: "ftp".to_owned(), l3proto: None, l4proto: 6 };
+        want.objects = vec![object("helper", State::CtHelper(helper))];
+        if socket.commit(&want.clone().replace()).is_ok() {
+            is_whole_once_made(&mut socket, "the family of a helper", &want);
+        } else {
+            eprintln!("SKIPPED: this kernel has no conntrack helper for FTP");
+        }
 
         let netdev = TableOf::<Netdev>::new("t").unwrap();
         let chain = netdev.chain("c").unwrap();

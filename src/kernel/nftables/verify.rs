@@ -5,8 +5,8 @@ use std::collections::hash_map::Entry;
 
 use super::whole::place;
 use crate::nft::{
-    Chain, Element, Rule, Ruleset, Set, TableId, same_element, still_chain, still_flowtable, still_object, still_rule,
-    still_set,
+    Chain, Element, Rule, Ruleset, Set, TableId, filled, same_element, still_chain, still_flowtable, still_object,
+    still_rule, still_set,
 };
 
 /// The first difference, as one clause, between a table as it was wanted and as it is.
@@ -15,8 +15,13 @@ pub(super) fn difference(id: &TableId, want: &Ruleset, have: &Ruleset) -> Option
     if table(want) != table(have) {
         return Some(differs(&format!("table {id}"), &table(want), &table(have)));
     }
+    let filled = filled(want.rules.iter().filter(|rule| rule.table == *id));
     let sets = |ruleset: &Ruleset| {
-        named(&ruleset.sets, |set| set.table == *id, |set| (format!("set {id} {}", set.name), still_set(set)))
+        named(
+            &ruleset.sets,
+            |set| set.table == *id,
+            |set| (format!("set {id} {}", set.name), still_set(set, filled.contains(&set.name))),
+        )
     };
     let chains = |ruleset: &Ruleset| {
         named(

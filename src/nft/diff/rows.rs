@@ -19,7 +19,10 @@ impl Part<'_> {
     fn whole_rules(&self, chain: &Chain) -> Vec<Whole> {
         let whole = |rule: &&Rule| Whole {
             rule: still_rule(rule),
-            sets: self.sets_of(rule).map(|set| (still_set(set), still_elements(set, self.elements_of(set)))).collect(),
+            sets: self
+                .sets_of(rule)
+                .map(|set| (still_set(set, false), still_elements(set, self.elements_of(set))))
+                .collect(),
             chains: self.chains_of(rule).map(|chain| (chain.clone(), self.whole_rules(chain))).collect(),
         };
         self.rules_of(chain).iter().map(whole).collect()
