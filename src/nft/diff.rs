@@ -50,7 +50,7 @@ pub fn diff(have: &Ruleset, want: &Ruleset) -> Transaction {
         let there = have.tables.iter().find(|there| there.id == table.id);
         let (old, new) = (Part::of(have, &table.id), Part::of(want, &table.id));
         match there {
-            Some(there) if can_stay(there, table) && old.can_become(&new) => {
+            Some(there) if can_stay(there, table) && old.can_become(&new) && old.can_wake(there, &new, table) => {
                 if there.flags != table.flags {
                     steps.push(step(Verb::Add, Object::Table(table.clone())));
                 }
@@ -161,6 +161,15 @@ impl<'a> Part<'a> {
         });
         let strays = || self.strays().is_some_and(|strays| want.strays() == Some(strays));
         chains && sets && objects && flowtables && strays()
+    }
+
+    /// Whether its flags can be changed: not while base chains come or go, for hooks are set up by both.
+    fn can_wake(&self, there: &Table, want: &Part<'_>, table: &Table) -> bool {
+        let same = |a: &Part<'_>, b: &Part<'_>| {
+            let mut bases = a.chains.iter().filter(|chain| chain.base.is_some());
+            bases.all(|chain| b.chains.iter().any(|other| other.name == chain.name))
+        };
+        there.flags == table.flags || same(self, want) && same(want, self)
     }
 
     /// Names of the sets and chains whose owners are known. None where one has several, or they are too deep: the kernel has no such.

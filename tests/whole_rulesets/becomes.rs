@@ -66,6 +66,27 @@ fn rulesets_become_one_another() {
 }
 
 #[test]
+fn a_table_falls_asleep_and_wakes() {
+    if !able() {
+        return;
+    }
+    in_namespace(&[], || {
+        let base = |name: &str, policy: &str| {
+            format!("chain {name} {{\ntype filter hook input priority 0; policy {policy}\ntcp dport 1 accept\n}}\n")
+        };
+        let chains =
+            ["", &base("c", "accept"), &base("c", "drop"), &format!("{}{}", base("c", "drop"), base("d", "drop"))];
+        let tables =
+            ["", "flags dormant\n"].map(|flags| chains.map(|chains| format!("table inet t {{\n{flags}{chains}}}\n")));
+        for from in tables.as_flattened() {
+            for to in tables.as_flattened() {
+                becomes(&format!("{from} to {to}"), from, to);
+            }
+        }
+    });
+}
+
+#[test]
 fn ranges_that_touch_come_and_go() {
     if !able() {
         return;
