@@ -1,6 +1,7 @@
 //! Rulesets that the kernel itself judges: committed to a scratch namespace, read back, put back, read again.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use ringfence::kernel::netns::Netns;
@@ -16,6 +17,8 @@ thread_local! {
         _ => None,
     });
 }
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Makes a ruleset of the bytes and commits it. What the kernel takes is read, written down as JSON, restored from that, and read again:
 /// nothing may have changed. Where the kernel takes nothing, the complaint has to be about one of the operations.
@@ -102,7 +105,8 @@ fn make(u: &mut Unstructured<'_>) -> Result<Ruleset> {
             element.key_end = None;
             element.expires = None;
             element.interval_end &= interval;
-            element.timeout = element.timeout.filter(|_| timeout);
+            // What runs out between two looks is another ruleset.
+            element.timeout = element.timeout.filter(|_| timeout).map(|timeout| timeout + HOUR);
             element.data = match (&set.data, element.data) {
                 (Some(MapTo::Object(_)), _) => Some(ElementData::Object(object.clone())),
                 (Some(MapTo::Verdict), _) => Some(ElementData::Verdict(Verdict::Goto(inner.clone()))),
