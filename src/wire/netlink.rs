@@ -385,10 +385,10 @@ pub fn end_of_dump(message: &Message<'_>) -> Result<Option<i32>, DecodeError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::wire) mod tests {
     use super::*;
 
-    fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+    pub(in crate::wire) fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
         let mut bytes = ((HEADER_LEN + payload.len()) as u32).to_ne_bytes().to_vec();
         bytes.extend(kind.to_ne_bytes());
         bytes.extend(flags.to_ne_bytes());
@@ -398,7 +398,7 @@ mod tests {
         bytes
     }
 
-    fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+    pub(in crate::wire) fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
         let mut bytes = ((4 + payload.len()) as u16).to_ne_bytes().to_vec();
         bytes.extend(kind.to_ne_bytes());
         bytes.extend(payload);

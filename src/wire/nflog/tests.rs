@@ -4,15 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::wire::netlink::messages;
+use crate::wire::netlink::tests::attribute;
 use crate::wire::packet::{Protocol, TcpFlags, Transport};
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut bytes = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
 
 fn message(attributes: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = request(PACKET, Group(7), 0, &attributes.concat());

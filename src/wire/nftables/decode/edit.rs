@@ -195,22 +195,12 @@ mod tests {
     use super::*;
     use crate::nft::{Family, TableName};
     use crate::wire::netlink;
-
-    fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = ((4 + payload.len()) as u16).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(payload);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
+    use crate::wire::netlink::tests::{attribute, message};
 
     fn told(kind: Kind, attributes: &[Vec<u8>]) -> Result<Edit, DecodeError> {
         // Family inet, version, resource.
         let payload = [&[1, 0, 0, 0][..], &attributes.concat()].concat();
-        let mut bytes = ((netlink::HEADER_LEN + payload.len()) as u32).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_wire().to_ne_bytes());
-        bytes.extend([0; 10]);
-        bytes.extend(payload);
+        let bytes = message(kind.to_wire(), 0, &payload);
         let message = netlink::messages(&bytes).next().unwrap().unwrap();
         change(&message)
     }
