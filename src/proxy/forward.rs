@@ -336,13 +336,14 @@ async fn put_in(
             return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text).and_close());
         }
     };
-    let (none, longest) = (secret::at_most(&came) == 0, put.longest(&came));
+    let (length, placeholders) = (came.len(), secret::at_most(&came));
     let came = Source::whole(Bytes::from_owner(Counted(came, taken)), trailers);
-    if none {
+    if placeholders == 0 {
         return Ok(RequestBody::from(came));
     }
+    let grown = room(put.longest(length, placeholders), GROWN);
     let edited = edited(came, put);
-    let Some(grown) = room(longest, GROWN) else { return Ok(RequestBody::edited(edited)) };
+    let Some(grown) = grown else { return Ok(RequestBody::edited(edited)) };
     match edited.collect().await {
         Ok(whole) => {
             let trailers = whole.trailers().cloned();

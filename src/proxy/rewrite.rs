@@ -35,11 +35,11 @@ pub(super) struct Put {
 }
 
 impl Put {
-    /// How long that body can get at the most.
-    pub(super) fn longest(&self, body: &[u8]) -> usize {
+    /// How long a body of that length with so many placeholders can get at the most.
+    pub(super) fn longest(&self, length: usize, placeholders: usize) -> usize {
         let here = self.all.iter().zip(&self.here).filter(|(_, here)| **here).map(|(secret, _)| secret);
         let value = here.map(Secret::longest_escaped).max().unwrap_or(0);
-        body.len().saturating_add(secret::at_most(body).saturating_mul(value))
+        length.saturating_add(placeholders.saturating_mul(value))
     }
 }
 
@@ -405,7 +405,7 @@ mod tests {
         let all: Arc<[Secret]> = Arc::new([secret("T=env:T,to=a.example,in=body", &value)]);
         let put = Put { all, here: vec![true], escape: Escape::Json };
         let text = "ringfence-T-secret".repeat(1000);
-        assert!(put.longest(text.as_bytes()) >= 1000 * value.len());
+        assert!(put.longest(text.len(), secret::at_most(text.as_bytes())) >= 1000 * value.len());
         let mut rewriter = Rewriter::new(Edit::Put(put));
         let (mut piece, mut total, mut pieces) = (Bytes::from(text), 0, 0);
         loop {
