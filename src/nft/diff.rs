@@ -306,7 +306,8 @@ impl<'a> Part<'a> {
 
     /// Puts its elements into a set that was made just now.
     fn fill(&self, set: &Set, steps: &mut Vec<Operation>) {
-        let elements: Vec<_> = self.elements_of(set).iter().copied().cloned().collect();
+        let mut elements: Vec<_> = self.elements_of(set).iter().copied().cloned().collect();
+        Element::upwards(&mut elements);
         if !elements.is_empty() {
             let (table, set) = (set.table.clone(), set.name.clone());
             steps.push(step(Verb::Add, Object::Elements { table, set, elements }));

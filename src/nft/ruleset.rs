@@ -78,11 +78,7 @@ impl Ruleset {
             if let Some(timed) = timed.get(&(&table, &set)) {
                 timed.drop_stray_ends(&mut elements);
             }
-            // The kernel tells them downwards. A set that is full takes them back upwards alone: there is room for the end at key 0 of every set
-            // where it comes first, and an end that follows another one is refused.
-            if elements.iter().any(|element| element.interval_end) {
-                elements.sort_by(Element::by_place);
-            }
+            Element::upwards(&mut elements);
             match parts.anonymous.get_mut(&(table.clone(), set.clone())) {
                 Some((_, of_rule)) => of_rule.extend(elements),
                 None => parts.elements.push((table, set, elements)),

@@ -1,6 +1,5 @@
 //! Sets and their elements.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::time::Duration;
 
@@ -355,7 +354,7 @@ impl Set {
             return;
         }
         let mut order: Vec<usize> = (0..elements.len()).filter(|at| !elements[*at].catch_all).collect();
-        order.sort_by(|a, b| elements[*a].by_place(&elements[*b]));
+        order.sort_by(|a, b| elements[*a].place().cmp(&elements[*b].place()));
         let (mut open, mut stray) = (false, vec![false; elements.len()]);
         for at in order {
             let element = &elements[at];
@@ -446,9 +445,20 @@ impl Element {
         Self { data: Some(to), ..Self::new(key) }
     }
 
-    /// The order along a set of ranges. Where one range ends and the next begins, the end comes first.
-    pub(crate) fn by_place(&self, other: &Self) -> Ordering {
-        self.key.cmp(&other.key).then(other.interval_end.cmp(&self.interval_end))
+    /// What says which element of its set it is. Compared, it is the order along a set of ranges: where one range ends and the next begins,
+    /// the end comes first, for the kernel takes no beginning within a range.
+    pub(crate) fn place(&self) -> (&Data, Option<&Data>, bool, bool) {
+        (&self.key, self.key_end.as_ref(), !self.interval_end, self.catch_all)
+    }
+
+    /// Puts elements into the order in which a set takes them.
+    ///
+    /// The kernel tells ranges downwards. A set that is full takes them back upwards alone: there is room for the end at key 0 of every set
+    /// where it comes first, and an end that follows another one is refused.
+    pub(crate) fn upwards(elements: &mut [Self]) {
+        if elements.iter().any(|element| element.interval_end) {
+            elements.sort_by(|a, b| a.place().cmp(&b.place()));
+        }
     }
 }
 
@@ -473,5 +483,18 @@ mod tests {
         set.flags.timeout = true;
         set.drop_stray_ends(&mut all);
         assert_eq!(all, [end(20), start(10), end(5), start(3), end(0), catch_all]);
+    }
+
+    #[test]
+    fn ranges_are_made_upwards() {
+        let start = |port| Element::new(Data::be16(port));
+        let end = |port| Element { interval_end: true, ..start(port) };
+        let mut all = [end(50), start(20), end(20), start(10), end(0)];
+        Element::upwards(&mut all);
+        assert_eq!(all, [end(0), start(10), end(20), start(20), end(50)]);
+        // What has no ranges stays as it was told.
+        let mut single = [start(2), start(1)];
+        Element::upwards(&mut single);
+        assert_eq!(single, [start(2), start(1)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::whole::{NEVER, Seen, place, same_elements};
+use super::whole::{NEVER, Seen, same_elements};
 use super::{ATTEMPTS, MAX_DATAGRAMS, Received, Socket, refusal, verify};
 use crate::kernel::refusal::undecodable;
 use crate::nft::{Chain, ChainName, Element, Handle, Object, Rule, Ruleset, SetName, StatefulObject, Table, TableId};
@@ -573,7 +573,7 @@ fn passed<T>(_: &mut Socket, _: &T) -> Result<()> {
 /// Leaves one of each element. A set that is being made larger is told in part twice.
 fn once(elements: &mut Vec<Element>) {
     let mut known = HashSet::with_capacity(elements.len());
-    let first: Vec<bool> = elements.iter().map(|element| known.insert(place(element))).collect();
+    let first: Vec<bool> = elements.iter().map(|element| known.insert(element.place())).collect();
     if known.len() < first.len() {
         let mut first = first.into_iter();
         elements.retain(|_| first.next().unwrap_or(true));

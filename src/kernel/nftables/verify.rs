@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::whole::place;
 use crate::nft::{
     Chain, Element, Rule, Ruleset, Set, TableId, filled, same_element, still_chain, still_flowtable, still_object,
     still_rule, still_set,
@@ -85,10 +84,10 @@ fn elements(set: &Set, want: &Ruleset, have: &Ruleset) -> Option<String> {
     // There may be a great many of them. What was added twice is there once.
     let mut wanted = HashMap::new();
     for element in of(want, set) {
-        wanted.entry(place(element)).or_insert((element, false));
+        wanted.entry(element.place()).or_insert((element, false));
     }
     for element in of(have, set) {
-        match wanted.entry(place(element)) {
+        match wanted.entry(element.place()) {
             Entry::Vacant(_) => return Some(format!("element {:?} of {what} was not wanted", element.key)),
             Entry::Occupied(mut there) => {
                 let (want, seen) = there.get_mut();
@@ -99,7 +98,7 @@ fn elements(set: &Set, want: &Ruleset, have: &Ruleset) -> Option<String> {
             }
         }
     }
-    let missing = of(want, set).find(|element| wanted.get(&place(element)).is_none_or(|(_, seen)| !seen));
+    let missing = of(want, set).find(|element| wanted.get(&element.place()).is_none_or(|(_, seen)| !seen));
     missing.map(|element| format!("element {:?} of {what} is not there", element.key))
 }
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use super::{Socket, refusal};
 use crate::nft::{
-    Chain, ChainName, Data, Element, ElementData, Expr, Handle, MapTo, Ruleset, Set, SetName, SetPolicy, Table,
-    TableId, Verdict,
+    Chain, ChainName, Element, ElementData, Expr, Handle, MapTo, Ruleset, Set, SetName, SetPolicy, Table, TableId,
+    Verdict,
 };
 use crate::wire::nftables::Request;
 use crate::{Error, ErrorKind, Result};
@@ -311,19 +311,14 @@ fn told(ruleset: &Ruleset) -> HashMap<(&TableId, &ChainName), u64> {
     told
 }
 
-/// What identifies an element.
-pub(super) fn place(element: &Element) -> (&Data, Option<&Data>, bool, bool) {
-    (&element.key, element.key_end.as_ref(), element.interval_end, element.catch_all)
-}
-
 /// Whether these are the same elements, in whatever order, as far as time alone does not take them away: those that have little left may be there
 /// or not, and what ends a range goes with what begins it.
 pub(super) fn same_elements(a: &[Element], b: &[Element]) -> bool {
     let timed = a.iter().chain(b).any(|element| element.expires.is_some());
     let stays = |element: &&Element| !(timed && element.interval_end) && element.expires.is_none_or(|left| left > SOON);
-    let places: HashSet<_> = a.iter().filter(stays).map(place).collect();
+    let places: HashSet<_> = a.iter().filter(stays).map(Element::place).collect();
     b.iter().filter(stays).count() == places.len()
-        && b.iter().filter(stays).all(|element| places.contains(&place(element)))
+        && b.iter().filter(stays).all(|element| places.contains(&element.place()))
 }
 
 #[cfg(test)]
@@ -331,7 +326,7 @@ mod tests {
     use std::slice::from_ref;
 
     use super::*;
-    use crate::nft::{ChainFlags, Datatype, Family, KeyType, Rule, TableName};
+    use crate::nft::{ChainFlags, Data, Datatype, Family, KeyType, Rule, TableName};
 
     fn table() -> TableId {
         TableId { family: Family::Inet, name: TableName::new("t").unwrap() }

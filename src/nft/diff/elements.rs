@@ -1,7 +1,7 @@
 //! What must be done to the elements of a set, so that it holds others.
 
 use super::super::still::{same_element, still_element};
-use super::super::{Data, Element, Set};
+use super::super::{Element, Set};
 
 /// Elements that come and go together: one; or, in a set of ranges, the first key of a range with the first past it.
 struct Unit<'a> {
@@ -31,7 +31,7 @@ pub(super) fn change(set: &Set, old: &[&Element], new: &[&Element]) -> Change {
         return Change { flush: !old.is_empty(), gone: Vec::new(), come: new.into_iter().cloned().collect() };
     };
     let differs = |unit: &&Unit<'_>, others: &[Unit<'_>]| {
-        let there = others.binary_search_by(|other| place(other.first).cmp(&place(unit.first)));
+        let there = others.binary_search_by(|other| other.first.place().cmp(&unit.first.place()));
         there.map_or(true, |index| !unit.same(set, &others[index]))
     };
     let gone = was.iter().filter(|unit| differs(unit, &will)).flat_map(Unit::elements);
@@ -52,19 +52,13 @@ pub(super) fn still_elements(set: &Set, elements: &[&Element]) -> Vec<Element> {
 /// Elements in an order of their own, what was said twice once.
 fn in_order<'a>(set: &Set, elements: &[&'a Element]) -> Vec<&'a Element> {
     let mut elements = elements.to_vec();
-    elements.sort_by(|a, b| place(a).cmp(&place(b)));
-    elements.dedup_by(|b, a| place(a) == place(b) && same_element(set, a, b));
+    elements.sort_by(|a, b| a.place().cmp(&b.place()));
+    elements.dedup_by(|b, a| a.place() == b.place() && same_element(set, a, b));
     elements
 }
 
 fn alike(set: &Set, a: &[&Element], b: &[&Element]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| place(a) == place(b) && same_element(set, a, b))
-}
-
-/// Where an element stands among those of its set. Where one range ends and the next begins, the end comes first: the kernel takes no
-/// beginning within a range.
-fn place(element: &Element) -> (&Data, Option<&Data>, bool, bool) {
-    (&element.key, element.key_end.as_ref(), !element.interval_end, element.catch_all)
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.place() == b.place() && same_element(set, a, b))
 }
 
 /// Pairs each start with its end, of elements in order. None where that can't be done.
@@ -122,7 +116,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::nft::{Datatype, ElementData, Family, KeyType, SetName, TableId, TableName, Verdict};
+    use crate::nft::{Data, Datatype, ElementData, Family, KeyType, SetName, TableId, TableName, Verdict};
 
     fn set(interval: bool) -> Set {
         let id = TableId { family: Family::Inet, name: TableName::new("t").unwrap() };
