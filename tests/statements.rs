@@ -39,6 +39,13 @@ struct World<F> {
     recent: SetOf<Ipv4Addr>,
     services: SetOf<(Ipv4Addr, Port)>,
     ports: VerdictMapOf<Port>,
+    spans: SetOf<(Mark, Ipv4Addr)>,
+    ways: VerdictMapOf<(Ipv4Addr, Port)>,
+    classes: MapOf<Ipv4Addr, Mark>,
+    turned: MapOf<Mark, Mark>,
+    servers: MapOf<Port, (Ipv4Addr, Port)>,
+    servers6: MapOf<(Ipv6Addr, Port), Ipv6Addr>,
+    moved: MapOf<Port, Port>,
     other: ChainOf<F>,
 }
 
@@ -54,6 +61,13 @@ impl<F: TableFamily> World<F> {
             recent: table.set("recent").unwrap().dynamic().timeouts(),
             services: table.set("services").unwrap(),
             ports: table.verdict_map("ports").unwrap(),
+            spans: table.set("spans").unwrap().interval(),
+            ways: table.verdict_map("ways").unwrap().interval(),
+            classes: table.map("classes").unwrap().interval(),
+            turned: table.map("turned").unwrap().interval(),
+            servers: table.map("servers").unwrap(),
+            servers6: table.map("servers6").unwrap(),
+            moved: table.map("moved").unwrap(),
             other: table.chain("other").unwrap(),
         }
     }
@@ -71,6 +85,13 @@ const SETS: &str = "
     set recent { type ipv4_addr; flags dynamic,timeout; }
     set services { type ipv4_addr . inet_service; }
     map ports { type inet_service : verdict; }
+    set spans { type mark . ipv4_addr; flags interval; }
+    map ways { type ipv4_addr . inet_service : verdict; flags interval; }
+    map classes { type ipv4_addr : mark; flags interval; }
+    map turned { type mark : mark; flags interval; }
+    map servers { type inet_service : ipv4_addr . inet_service; }
+    map servers6 { type ipv6_addr . inet_service : ipv6_addr; }
+    map moved { type inet_service : inet_service; }
     counter hits { }
     quota spent { 1000 bytes }
     limit slow { rate 5/second }
@@ -207,7 +228,7 @@ fn inet() -> Cases<Inet> {
         "", "ct state established,related accept" => |w: &W| w.rule().ct_state(CtStates::ESTABLISHED | CtStates::RELATED).accept();
         "", "ct state new" => |w: &W| w.rule().ct_state(CtStates::NEW).done();
         "", "ct state != established" => |w: &W| w.rule().matches(CT_STATE, not(CtStates::ESTABLISHED)).done();
-        "", "ct state vmap { established : accept, invalid : drop, new : jump other }" => |w: &W| w.rule().decide(CT_STATE, [(CtStates::ESTABLISHED, Verdict::Accept), (CtStates::INVALID, Verdict::Drop), (CtStates::NEW, w.other.jump())]).done();
+        "", "ct state vmap { established : accept, invalid : drop, new : jump other }" => |w: &W| w.rule().vmap(CT_STATE, [(CtStates::ESTABLISHED, Verdict::Accept), (CtStates::INVALID, Verdict::Drop), (CtStates::NEW, w.other.jump())]).done();
         "", "ct status dnat" => |w: &W| w.rule().ct_status(CtStatus::DNAT).done();
         "", "ct status snat,dnat" => |w: &W| w.rule().ct_status(CtStatus::SNAT | CtStatus::DNAT).done();
         "", "ct direction original" => |w: &W| w.rule().ct_direction(Direction::ORIGINAL).done();
@@ -220,10 +241,22 @@ fn inet() -> Cases<Inet> {
         "", "ip saddr . tcp dport @services accept" => |w: &W| w.rule().within((IP_SADDR, TCP_DPORT), &w.services).accept();
         "", "ip saddr . tcp dport != @services" => |w: &W| w.rule().outside((IP_SADDR, TCP_DPORT), &w.services).done();
         "", "tcp dport vmap @ports" => |w: &W| w.rule().vmap(TCP_DPORT, &w.ports).done();
-        "", "tcp dport vmap { 22 : accept, 80 : jump other }" => |w: &W| w.rule().decide(TCP_DPORT, [(22, Verdict::Accept), (80, w.other.jump())]).done();
-        "", "tcp dport vmap { 5-9 : accept, 11 : drop }" => |w: &W| w.rule().decide(TCP_DPORT, [(5..=9, Verdict::Accept), (11..=11, Verdict::Drop)]).done();
-        "", "tcp dport vmap { 5-9 : accept, 10-12 : drop }" => |w: &W| w.rule().decide(TCP_DPORT, [(5..=9, Verdict::Accept), (10..=12, Verdict::Drop)]).done();
-        "", "iifname vmap { \"eth0\" : jump other }" => |w: &W| w.rule().decide(IIFNAME, [(interface("eth0"), w.other.jump())]).done();
+        "", "tcp dport vmap { 22 : accept, 80 : jump other }" => |w: &W| w.rule().vmap(TCP_DPORT, [(22, Verdict::Accept), (80, w.other.jump())]).done();
+        "", "tcp dport vmap { 5-9 : accept, 11 : drop }" => |w: &W| w.rule().vmap(TCP_DPORT, [(5..=9, Verdict::Accept), (11..=11, Verdict::Drop)]).done();
+        "", "tcp dport vmap { 5-9 : accept, 10-12 : drop }" => |w: &W| w.rule().vmap(TCP_DPORT, [(5..=9, Verdict::Accept), (10..=12, Verdict::Drop)]).done();
+        "", "iifname vmap { \"eth0\" : jump other }" => |w: &W| w.rule().vmap(IIFNAME, [(interface("eth0"), w.other.jump())]).done();
+        "", "ip saddr . tcp dport vmap @ways" => |w: &W| w.rule().vmap((IP_SADDR, TCP_DPORT), &w.ways).done();
+        "", "meta mark . ip saddr @spans drop" => |w: &W| w.rule().within((MARK, IP_SADDR), &w.spans).drop();
+        "", "ip saddr . tcp dport { 10.0.0.1 . 80, 10.0.0.2 . 443 } accept" => |w: &W| w.rule().within((IP_SADDR, TCP_DPORT), [(v4("10.0.0.1"), 80), (v4("10.0.0.2"), 443)]).accept();
+        "", "ip saddr . tcp dport != { 10.0.0.0/24 . 80-90, 10.0.2.0/25 . 443 }" => |w: &W| w.rule().outside((IP_SADDR, TCP_DPORT), [(net("10.0.0.0/24"), 80..=90), (net("10.0.2.0/25"), 443..=443)]).done();
+        "", "meta mark . ip saddr { 1-5 . 10.0.0.0/24, 9 . 10.0.1.5 }" => |w: &W| w.rule().within((MARK, IP_SADDR), [(1..=5, net("10.0.0.0/24")), (9..=9, net("10.0.1.5/32"))]).done();
+        "", "ip saddr . tcp dport vmap { 10.0.0.0/24 . 80-90 : accept, 10.0.1.1 . 443 : jump other }" => |w: &W| w.rule().vmap((IP_SADDR, TCP_DPORT), vec![((net("10.0.0.0/24"), 80..=90), Verdict::Accept), ((net("10.0.1.1/32"), 443..=443), w.other.jump())]).done();
+        "", "meta mark set ip saddr map @classes" => |w: &W| w.rule().set_mark_by(IP_SADDR, &w.classes).done();
+        "", "meta mark set meta mark map @turned" => |w: &W| w.rule().set_mark_by(MARK, &w.turned).done();
+        "", "meta mark set ip saddr map { 10.0.0.0/24 : 1, 10.0.1.0/24 : 2 }" => |w: &W| w.rule().set_mark_by(IP_SADDR, [(net("10.0.0.0/24"), Mark(1)), (net("10.0.1.0/24"), Mark(2))]).done();
+        "", "ct mark set ip saddr map @classes" => |w: &W| w.rule().set_ct_mark_by(IP_SADDR, &w.classes).done();
+        "", "meta priority set tcp dport map { 22 : 1:2, 80 : 1:3 }" => |w: &W| w.rule().set_priority_by(TCP_DPORT, [(22, Class(0x1_0002)), (80, Class(0x1_0003))]).done();
+        "", "meta mark set numgen inc mod 2 map { 0 : 7, 1 : 9 }" => |w: &W| w.rule().set_mark_by(numgen_inc(2), [(0, Mark(7)), (1, Mark(9))]).done();
         "", "counter" => |w: &W| w.rule().counter().done();
         "", "counter accept comment \"why\"" => |w: &W| w.rule().counter().comment(ringfence::nft::Comment::new("why").unwrap()).accept();
         "", "counter name hits" => |w: &W| w.rule().counter_named(&object("hits")).done();
@@ -269,6 +302,17 @@ fn inet() -> Cases<Inet> {
         PRE_NAT, "dnat ip to 10.0.0.1" => |w: &W| w.rule().dnat(v4("10.0.0.1"));
         PRE_NAT, "tcp dport 80 dnat ip to 10.0.0.1:8080" => |w: &W| w.rule().tcp_dport(80).dnat(NatTo::from(v4("10.0.0.1")).port(8080));
         PRE_NAT, "tcp dport 80 dnat ip6 to [2001:db8::1]:8080-8090" => |w: &W| w.rule().tcp_dport(80).dnat(NatTo::from(v6("2001:db8::1")).ports(8080..=8090));
+        PRE_NAT, "dnat ip to tcp dport map @servers" => |w: &W| w.rule().dnat_by(TCP_DPORT, &w.servers);
+        PRE_NAT, "dnat ip6 to ip6 daddr . tcp dport map @servers6" => |w: &W| w.rule().dnat_by((IP6_DADDR, TCP_DPORT), &w.servers6);
+        PRE_NAT, "dnat ip to tcp dport map { 80 : 10.0.0.1, 443 : 10.0.0.2 }" => |w: &W| w.rule().dnat_by(TCP_DPORT, [(80, v4("10.0.0.1")), (443, v4("10.0.0.2"))]);
+        PRE_NAT, "dnat ip addr . port to tcp dport map { 80 : 10.0.0.1 . 8080, 443 : 10.0.0.2 . 8443 }" => |w: &W| w.rule().dnat_by(TCP_DPORT, [(80, (v4("10.0.0.1"), Port(8080))), (443, (v4("10.0.0.2"), Port(8443)))]);
+        PRE_NAT, "ip protocol tcp dnat ip to tcp dport map { 80-89 : 10.0.0.1, 443 : 10.0.0.2 }" => |w: &W| w.rule().ip_protocol(Protocol::TCP).dnat_by(TCP_DPORT, [(80..=89, v4("10.0.0.1")), (443..=443, v4("10.0.0.2"))]);
+        PRE_NAT, "tcp dport 80 dnat ip to numgen inc mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }" => |w: &W| w.rule().tcp_dport(80).dnat_by(numgen_inc(2), [(0, v4("10.0.0.1")), (1, v4("10.0.0.2"))]);
+        PRE_NAT, "dnat ip to numgen random mod 10 map { 0-4 : 10.0.0.1, 5-9 : 10.0.0.2 }" => |w: &W| w.rule().dnat_by(numgen_random(10), [(0..=4, v4("10.0.0.1")), (5..=9, v4("10.0.0.2"))]);
+        PRE_NAT, "dnat ip to jhash ip saddr . tcp sport mod 2 seed 7 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }" => |w: &W| w.rule().dnat_by(jhash((IP_SADDR, TCP_SPORT), 2).seed(7), [(0, v4("10.0.0.1")), (1, v4("10.0.0.2"))]);
+        POST_NAT, "snat ip to ip saddr map { 10.0.0.0/24 : 10.1.0.1, 10.0.1.0/24 : 10.1.0.2 }" => |w: &W| w.rule().snat_by(IP_SADDR, [(net("10.0.0.0/24"), v4("10.1.0.1")), (net("10.0.1.0/24"), v4("10.1.0.2"))]);
+        PRE_NAT, "meta l4proto tcp redirect to tcp dport map @moved" => |w: &W| w.rule().l4proto(Protocol::TCP).redirect_by(TCP_DPORT, &w.moved);
+        PRE_NAT, "meta l4proto tcp redirect to tcp dport map { 80 : 8080, 443 : 8443 }" => |w: &W| w.rule().l4proto(Protocol::TCP).redirect_by(TCP_DPORT, [(80, Port(8080)), (443, Port(8443))]);
         PRE_NAT, "tcp dport 80 redirect to :8080" => |w: &W| w.rule().tcp_dport(80).redirect(8080);
         PRE_NAT, "meta l4proto tcp redirect to :80-90" => |w: &W| w.rule().l4proto(Protocol::TCP).redirect(80..=90);
         PRE_NAT, "redirect" => |w: &W| w.rule().redirect(Ports::any());
@@ -382,7 +426,11 @@ fn seen(ruleset: &Ruleset) -> BTreeMap<ChainName, Seen> {
         let mut sets = Vec::new();
         let mut exprs = rule.exprs.clone();
         for expr in &mut exprs {
-            let (Expr::Lookup { set: name, .. } | Expr::VerdictMap { set: name, .. }) = expr else { continue };
+            let (Expr::Lookup { set: name, .. } | Expr::Map { set: name, .. } | Expr::VerdictMap { set: name, .. }) =
+                expr
+            else {
+                continue;
+            };
             let Some(set) = ruleset.sets.iter().find(|set| set.name == *name && set.flags.anonymous) else { continue };
             let elements = ruleset.elements.iter().find(|(_, of, _)| of == name);
             let mut elements = elements.map(|(_, _, elements)| elements.clone()).unwrap_or_default();
@@ -390,7 +438,7 @@ fn seen(ruleset: &Ruleset) -> BTreeMap<ChainName, Seen> {
             *name = placeholder(sets.len());
             // nft(8) counts ends of ranges that it then leaves out.
             assert!(set.size.is_some_and(|size| size as usize >= elements.len()));
-            sets.push((set.flags, set.key.to_string(), elements));
+            sets.push((set.flags, format!("{} : {:?}", set.key, set.data), elements));
         }
         let comment = rule.comment.as_ref().map(ToString::to_string);
         assert!(all.insert(rule.chain.clone(), (exprs, sets, comment)).is_none());
@@ -520,7 +568,7 @@ fn a_ruleset_of_written_rules_verifies() {
     for _ in 0..3 {
         ruleset.push_rule(world.rule().tcp_dport([22, 80]).ip_saddr(&world.nets).accept().unwrap());
         let entries = [(22..=25, Verdict::Accept), (80..=80, world.other.jump())];
-        ruleset.push_rule(world.rule().decide(TCP_DPORT, entries).done().unwrap());
+        ruleset.push_rule(world.rule().vmap(TCP_DPORT, entries).done().unwrap());
     }
     socket.commit(&ruleset.create()).unwrap();
     socket.verify(&ruleset).unwrap();
@@ -533,4 +581,79 @@ fn a_ruleset_of_written_rules_verifies() {
     assert_eq!(socket.table(id).unwrap().unwrap().rules.len(), 8);
     let error = socket.verify(&ruleset).unwrap_err();
     assert!(error.to_string().contains('t'), "{error}");
+}
+
+#[test]
+fn sets_and_maps_with_elements_are_as_nft_has_them() {
+    let (theirs, ours) = match (Netns::create_with(Socket::open), Netns::create_with(Socket::open)) {
+        (Ok(theirs), Ok(ours)) => (theirs, ours),
+        _ => return skip("no network namespace to be had"),
+    };
+    if Command::new("nft").arg("--version").output().is_err() {
+        return skip("no `nft` here");
+    }
+    let text = "table inet t {
+        chain other { }
+        set spans { type mark . ipv4_addr; flags interval; elements = { 1-5 . 10.0.0.0/24, 9 . 10.0.1.5 } }
+        set wide { type ipv4_addr . inet_service . ipv4_addr; flags interval; elements = { 10.0.0.0/24 . 80-90 . 10.0.0.7 } }
+        map ways { type ipv4_addr . inet_service : verdict; flags interval; elements = { 10.0.0.0/24 . 80-90 : jump other } }
+        map classes { type ipv4_addr : mark; flags interval; elements = { 10.0.0.0/24 : 1, 10.0.1.0-10.0.1.9 : 2 } }
+        map turned { type mark : mark; flags interval; elements = { 1-5 : 7 } }
+        map servers { type inet_service : ipv4_addr . inet_service; elements = { 80 : 10.0.0.1 . 8080 } }
+        map servers6 { type ipv6_addr . inet_service : ipv6_addr; elements = { 2001:db8::1 . 80 : 2001:db8::2 } }
+        map moved { type inet_service : inet_service; flags timeout; timeout 1h; size 9; }
+    }";
+    nft(&theirs.0, text).unwrap();
+    let (world, table) = (World::<Inet>::new("c"), TableOf::<Inet>::new("t").unwrap());
+    let wide = table.set::<(Ipv4Addr, Port, Ipv4Addr)>("wide").unwrap().interval();
+    let moved = world.moved.clone().timeout(Duration::from_secs(3600)).size(9);
+    let mut ruleset = Ruleset { tables: vec![table.declare()], ..Ruleset::default() };
+    ruleset.chains = vec![world.other.declare()];
+    ruleset.sets = vec![
+        world.spans.declare(),
+        wide.declare(),
+        world.ways.declare(),
+        world.classes.declare(),
+        world.turned.declare(),
+        world.servers.declare(),
+        world.servers6.declare(),
+        moved.declare(),
+    ];
+    let elements = [
+        world.spans.spans([(1..=5, net("10.0.0.0/24")), (9..=9, net("10.0.1.5/32"))]),
+        wide.spans([(net("10.0.0.0/24"), 80..=90, v4("10.0.0.7"))]),
+        world.ways.elements([((net("10.0.0.0/24"), 80..=90), world.other.jump())]),
+        world
+            .classes
+            .elements([(v4("10.0.0.0")..=v4("10.0.0.255"), Mark(1)), (v4("10.0.1.0")..=v4("10.0.1.9"), Mark(2))]),
+        world.turned.elements([(1..=5, Mark(7))]),
+        world.servers.elements([(80, (v4("10.0.0.1"), Port(8080)))]),
+        world.servers6.elements([((v6("2001:db8::1"), 80), v6("2001:db8::2"))]),
+    ];
+    elements.into_iter().for_each(|elements| ruleset.push_elements(elements.unwrap()));
+    let mut socket = ours.1.unwrap();
+    socket.commit(&ruleset.create()).unwrap();
+    socket.verify(&ruleset).unwrap();
+    let (theirs, ours) = (theirs.1.unwrap().ruleset().unwrap(), socket.ruleset().unwrap());
+    for (their, our) in theirs.sets.iter().zip(&ours.sets) {
+        let what = |set: &ringfence::nft::Set| {
+            (set.name.clone(), set.key.clone(), set.data.clone(), set.flags, set.timeout, set.size)
+        };
+        assert_eq!(what(their), what(our));
+        let elements = |ruleset: &Ruleset| {
+            let of: Vec<_> = ruleset.elements.iter().filter(|(_, name, _)| *name == their.name).cloned().collect();
+            let mut all: Vec<Element> = of.into_iter().flat_map(|(_, _, elements)| elements).collect();
+            all.sort_by(|a, b| (&a.key, a.interval_end).cmp(&(&b.key, b.interval_end)));
+            all
+        };
+        assert_eq!(elements(&theirs), elements(&ours), "{}", their.name);
+        assert!(their.name.as_str() == "moved" || !elements(&ours).is_empty(), "{}", their.name);
+    }
+    assert_eq!((theirs.sets.len(), ours.sets.len()), (8, 8));
+    // Handles of what was read are as good.
+    let read = |name: &str| ours.sets.iter().find(|set| set.name.as_str() == name).unwrap();
+    assert!(MapOf::<Port, (Ipv4Addr, Port)>::of(read("servers")).is_ok());
+    assert!(MapOf::<Port, Ipv4Addr>::of(read("servers")).is_err());
+    assert!(VerdictMapOf::<(Ipv4Addr, Port)>::of(read("ways")).is_ok());
+    assert!(SetOf::<(Mark, Ipv4Addr)>::of(read("spans")).is_ok());
 }

@@ -566,6 +566,17 @@ impl Expr {
         }
     }
 
+    pub(in crate::nft) fn set_mut(&mut self) -> Option<&mut SetName> {
+        match self {
+            Expr::Lookup { set, .. }
+            | Expr::Map { set, .. }
+            | Expr::VerdictMap { set, .. }
+            | Expr::ObjectMap { set, .. }
+            | Expr::Dynset(Dynset { set, .. }) => Some(set),
+            _ => None,
+        }
+    }
+
     /// The chain that it jumps or goes to.
     pub fn chain(&self) -> Option<&ChainName> {
         match self {

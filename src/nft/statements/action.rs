@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::family::layer;
-use super::value::{EtherType, Value};
+use super::map::MapValue;
+use super::value::{EtherType, Port, Value};
 use crate::nft::{Expr, Family, Limit, Log, LogFlags, LogLevel, NatFlags, Quota, Register, RegisterRange, Syslog};
 
 /// What a rate is counted by.
@@ -198,6 +199,39 @@ impl NatAddress for Ipv6Addr {
     const NETWORK: EtherType = EtherType::IP6;
 }
 
+/// What a map can have for a translation: an address, or an address and a port.
+pub trait NatValue: MapValue {
+    /// What a table must see for it.
+    type Layer;
+    #[doc(hidden)]
+    const FAMILY: Family;
+    #[doc(hidden)]
+    const NETWORK: EtherType;
+    /// Where the port stands behind the address, as the number of a 4-byte register.
+    #[doc(hidden)]
+    const PORT: Option<u8> = None;
+}
+
+macro_rules! nat_values {
+    ($($address:ty, $port:literal;)*) => {$(
+        impl NatValue for $address {
+            type Layer = <$address as NatAddress>::Layer;
+            const FAMILY: Family = <$address as NatAddress>::FAMILY;
+            const NETWORK: EtherType = <$address as NatAddress>::NETWORK;
+        }
+        impl NatValue for ($address, Port) {
+            type Layer = <$address as NatAddress>::Layer;
+            const FAMILY: Family = <$address as NatAddress>::FAMILY;
+            const NETWORK: EtherType = <$address as NatAddress>::NETWORK;
+            const PORT: Option<u8> = Some($port);
+        }
+    )*};
+}
+nat_values! {
+    Ipv4Addr, 1;
+    Ipv6Addr, 4;
+}
+
 /// What addresses are rewritten to.
 ///
 /// # Examples
@@ -243,6 +277,11 @@ impl<A> NatTo<A> {
     /// Gives a client the same address each time. nft(8): `persistent`.
     pub fn persistent(self) -> Self {
         Self { ports: self.ports.flag(NatFlags::PERSISTENT), ..self }
+    }
+
+    /// Draws the port from a hash with a secret. nft(8): `random`.
+    pub fn random(self) -> Self {
+        Self { ports: self.ports.flag(NatFlags::RANDOM), ..self }
     }
 
     /// Draws the port. nft(8): `fully-random`.

@@ -2,7 +2,6 @@
 
 use super::action::Constants;
 use super::field;
-use super::lower::turned;
 use super::*;
 use crate::nft::{
     ByteorderOp, Comment, CtKey, Data, Dynset, DynsetOp, Expr, ExthdrOp, FlowtableName, KnownObject, Limit, Log,
@@ -209,7 +208,7 @@ impl<F: TableFamily> Statements<F> {
                 return Err(StatementError::Zero { what: "time-out" });
             }
             exprs.iter().try_for_each(possible)?;
-            let loads = lowering.load(&fields.parts())?;
+            let loads = lowering.load(&fields.parts(), false)?;
             let (key, set) = (Register::FIRST, set.name().clone());
             let change = Dynset { set, op, key, data: None, timeout, negated: false, exprs };
             lowering.effect(loads.into_iter().chain([Expr::Dynset(change)]));
@@ -217,38 +216,40 @@ impl<F: TableFamily> Statements<F> {
         })
     }
 
-    /// Decides as a map has it, and goes on when it has nothing. nft(8): `FIELD . FIELD vmap @MAP`.
-    pub fn vmap<T: Fields<F>>(self, fields: T, map: &VerdictMapOf<T::Key>) -> Self {
+    /// Decides as a map has it, and goes on when it has nothing. nft(8): `FIELD . FIELD vmap @MAP`, `FIELD vmap { VALUE : VERDICT, … }`.
+    pub fn vmap<T: Fields<F>>(self, fields: T, map: impl Mapping<T::Key, Verdict>) -> Self {
         self.with(|lowering| {
-            lowering.own("map", map.table(), map.name())?;
-            let (loads, set) = (lowering.load(&fields.parts())?, map.name().clone());
+            let (loads, set) = lowering.look(&fields.parts(), map.look())?;
             lowering.effect(loads.into_iter().chain([Expr::VerdictMap { set, sreg: Register::FIRST }]));
             Ok(())
         })
     }
 
-    /// Decides by the field's value, and goes on when it is none of these. nft(8): `FIELD vmap { VALUE : VERDICT, … }`.
-    pub fn decide<V: Value, L, S: Into<Span<V>>>(
-        self,
-        field: FieldOf<V, L>,
-        entries: impl IntoIterator<Item = (S, Verdict)>,
-    ) -> Self
-    where
-        F: Sees<L>,
-    {
-        let entries: Vec<_> = entries.into_iter().map(|(span, verdict)| (span.into(), Some(verdict))).collect();
+    /// Does something with what a map has for the fields.
+    fn by<T: Fields<F>>(self, fields: &T, map: Looked, then: impl FnOnce(Register) -> Expr) -> Self {
         self.with(|lowering| {
-            if entries.is_empty() {
-                return Err(StatementError::Empty);
-            }
-            let interval = entries.iter().any(|(span, _)| span.last.is_some());
-            let mut exprs = lowering.load(&[field.part()])?;
-            let sreg = Register::FIRST;
-            exprs.extend(turned(V::MACHINE && interval, V::DATATYPE.size()));
-            exprs.push(Expr::VerdictMap { set: lowering.anonymous(entries, interval)?, sreg });
-            lowering.effect(exprs);
+            let exprs = lowering.map(&fields.parts(), map)?;
+            lowering.effect(exprs.into_iter().chain([then(Register::FIRST)]));
             Ok(())
         })
+    }
+
+    /// Marks the packet as a map has it; ends the rule when it has nothing. nft(8): `meta mark set FIELD . FIELD map @MAP`.
+    pub fn set_mark_by<T: Fields<F>>(self, fields: T, map: impl Mapping<T::Key, Mark>) -> Self {
+        self.by(&fields, map.look(), |sreg| Expr::MetaSet { key: MetaKey::Mark, sreg })
+    }
+
+    /// Puts the packet into the class that a map has; ends the rule when it has nothing. nft(8): `meta priority set FIELD . FIELD map @MAP`.
+    pub fn set_priority_by<T: Fields<F>>(self, fields: T, map: impl Mapping<T::Key, Class>) -> Self {
+        self.by(&fields, map.look(), |sreg| Expr::MetaSet { key: MetaKey::Priority, sreg })
+    }
+
+    /// Marks the flow as a map has it; ends the rule when it has nothing. nft(8): `ct mark set FIELD . FIELD map @MAP`.
+    pub fn set_ct_mark_by<T: Fields<F>>(self, fields: T, map: impl Mapping<T::Key, Mark>) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        self.by(&fields, map.look(), |sreg| Expr::CtSet { key: CtKey::Mark, direction: None, sreg })
     }
 }
 

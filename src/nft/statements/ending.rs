@@ -5,7 +5,10 @@ use std::ops::RangeInclusive;
 use super::action::Constants;
 use super::interval::ordered;
 use super::*;
-use crate::nft::{Expr, Nat, NatFlags, NatKind, NatPorts, QueueFlags, QueueNumber, Reject, RejectCode, Rule, Verdict};
+use crate::nft::{
+    Expr, Nat, NatFlags, NatKind, NatPorts, QueueFlags, QueueNumber, Register, RegisterRange, Reject, RejectCode, Rule,
+    Verdict,
+};
 
 /// Statements that end a rule.
 ///
@@ -189,8 +192,8 @@ impl<F: TableFamily> Statements<F> {
 impl<F: Translates> Statements<F> {
     fn with_ports(self, ports: Ports) -> Self {
         self.with(|lowering| {
-            if ports.first.is_some() && !lowering.knows_transport() {
-                return Err(StatementError::NoTransport);
+            if ports.first.is_some() {
+                lowering.has_ports()?;
             }
             if ports.last.is_some_and(|last| ports.first.is_some_and(|first| last < first)) {
                 return Err(StatementError::Backwards);
@@ -203,10 +206,7 @@ impl<F: Translates> Statements<F> {
         let ports = to.ports;
         self.with_ports(ports)
             .with(|lowering| {
-                match lowering.network() {
-                    Some(known) if known != A::NETWORK => lowering.need_network(A::NETWORK, true)?,
-                    _ => {}
-                }
+                lowering.may_be(A::NETWORK)?;
                 if let Some(last) = &to.last {
                     ordered(&to.first.to_bytes(), &last.to_bytes())?;
                 }
@@ -246,6 +246,74 @@ impl<F: Translates> Statements<F> {
         self.nat(NatKind::Destination, to.into())
     }
 
+    fn nat_by<T: Fields<F>, D: NatValue>(
+        self,
+        kind: NatKind,
+        fields: &T,
+        map: Looked,
+    ) -> Result<Written, StatementError> {
+        self.with(|lowering| {
+            let mut exprs = lowering.map(&fields.parts(), map)?;
+            lowering.may_be(D::NETWORK)?;
+            let one = |register| RegisterRange { min: register, max: register };
+            let ports = D::PORT.and_then(Register::slot).map(one);
+            if ports.is_some() {
+                lowering.has_ports()?;
+            }
+            let proto = if ports.is_some() { NatFlags::PROTO_SPECIFIED } else { NatFlags(0) };
+            let flags = NatFlags::MAP_IPS.and(proto);
+            exprs.push(Expr::Nat(Nat { kind, family: D::FAMILY, addresses: Some(one(Register::FIRST)), ports, flags }));
+            lowering.effect(exprs);
+            Ok(())
+        })
+        .done()
+    }
+
+    /// Rewrites the source to what a map has; ends the rule when it has nothing. nft(8): `snat to FIELD . FIELD map @MAP`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::snat`].
+    pub fn snat_by<T: Fields<F>, D: NatValue>(
+        self,
+        fields: T,
+        map: impl Mapping<T::Key, D>,
+    ) -> Result<Written, StatementError>
+    where
+        F: Sees<D::Layer>,
+    {
+        self.nat_by::<T, D>(NatKind::Source, &fields, map.look())
+    }
+
+    /// Rewrites the destination to what a map has; ends the rule when it has nothing. nft(8): `dnat to FIELD . FIELD map @MAP`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::snat`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringfence::nft::statements::{Inet, TableOf, numgen_inc};
+    /// use std::net::Ipv4Addr;
+    ///
+    /// let prerouting = TableOf::<Inet>::new("nat")?.chain("prerouting")?;
+    /// let (one, other) = (Ipv4Addr::new(198, 51, 100, 7), Ipv4Addr::new(198, 51, 100, 8));
+    /// // tcp dport 80 dnat ip to numgen inc mod 2 map { 0 : 198.51.100.7, 1 : 198.51.100.8 }
+    /// let rule = prerouting.rule().tcp_dport(80).dnat_by(numgen_inc(2), [(0, one), (1, other)])?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn dnat_by<T: Fields<F>, D: NatValue>(
+        self,
+        fields: T,
+        map: impl Mapping<T::Key, D>,
+    ) -> Result<Written, StatementError>
+    where
+        F: Sees<D::Layer>,
+    {
+        self.nat_by::<T, D>(NatKind::Destination, &fields, map.look())
+    }
+
     fn local(self, ports: Ports, make: impl FnOnce(NatPorts) -> Expr) -> Result<Written, StatementError> {
         let mut constants = Constants::default();
         let range = ports.first.map(|first| constants.range(&Port(first), ports.last.map(Port).as_ref()));
@@ -269,5 +337,26 @@ impl<F: Translates> Statements<F> {
     /// As [`Self::snat`].
     pub fn redirect(self, ports: impl Into<Ports>) -> Result<Written, StatementError> {
         self.local(ports.into(), Expr::Redirect)
+    }
+
+    /// Rewrites the destination to the port of this host that a map has; ends the rule when it has nothing. nft(8): `redirect to :FIELD . FIELD map @MAP`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::snat`].
+    pub fn redirect_by<T: Fields<F>>(
+        self,
+        fields: T,
+        map: impl Mapping<T::Key, Port>,
+    ) -> Result<Written, StatementError> {
+        self.with(|lowering| {
+            let mut exprs = lowering.map(&fields.parts(), map.look())?;
+            lowering.has_ports()?;
+            let ports = Some(RegisterRange { min: Register::FIRST, max: Register::FIRST });
+            exprs.push(Expr::Redirect(NatPorts { ports, flags: NatFlags::PROTO_SPECIFIED }));
+            lowering.effect(exprs);
+            Ok(())
+        })
+        .done()
     }
 }

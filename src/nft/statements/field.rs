@@ -7,7 +7,9 @@ use super::family::layer::{Any, Arp, Ether, Upper, V4, V6};
 use super::family::{Sees, TableFamily};
 use super::operand::Operand;
 use super::value::*;
-use crate::nft::{CtDirection, CtKey, Expr, InterfaceName, MetaKey, PayloadBase, Register, RtKey, SocketKey};
+use crate::nft::{
+    CtDirection, CtKey, Expr, InterfaceName, MetaKey, NumgenKind, PayloadBase, Register, RtKey, SocketKey,
+};
 
 /// Where a field is loaded from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,7 @@ pub(super) enum Source {
     Ct(CtKey, Option<CtDirection>),
     Rt(RtKey),
     Socket(SocketKey),
+    Numgen(NumgenKind, u32),
 }
 
 impl Source {
@@ -27,6 +30,7 @@ impl Source {
             Source::Ct(key, direction) => Expr::Ct { key, direction, dreg },
             Source::Rt(key) => Expr::Rt { key, dreg },
             Source::Socket(key) => Expr::Socket { key, level: None, dreg },
+            Source::Numgen(kind, modulus) => Expr::Numgen { kind, modulus, offset: 0, dreg },
         }
     }
 
@@ -88,18 +92,30 @@ pub trait Fields<F> {
 
 /// A field of a concatenation.
 #[doc(hidden)]
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Part {
-    pub(super) source: Source,
+    pub(super) from: From,
     pub(super) needs: Needs,
     pub(super) size: usize,
     /// Whether the kernel keeps it in the machine's byte order.
     pub(super) machine: bool,
 }
 
+/// Where a field of a concatenation comes from.
+#[derive(Debug, Clone)]
+pub(super) enum From {
+    Source(Source),
+    /// Jenkins' hash of others.
+    Hash {
+        of: Vec<Part>,
+        modulus: u32,
+        seed: Option<u32>,
+    },
+}
+
 impl<V: Value, L> FieldOf<V, L> {
-    pub(super) fn part(&self) -> Part {
-        Part { source: self.source, needs: self.needs, size: V::DATATYPE.size(), machine: V::MACHINE }
+    fn part(&self) -> Part {
+        Part { from: From::Source(self.source), needs: self.needs, size: V::DATATYPE.size(), machine: V::MACHINE }
     }
 }
 
@@ -125,6 +141,57 @@ tuples! {
     (A K 0, B L 1, C M 2)
     (A K 0, B L 1, C M 2, D N 3)
     (A K 0, B L 1, C M 2, D N 3, E O 4)
+}
+
+/// Numbers below `modulus`, one after the other. nft(8): `numgen inc mod N`.
+pub const fn numgen_inc(modulus: u32) -> FieldOf<Machine32, Any> {
+    FieldOf::new(Source::Numgen(NumgenKind::Incremental, modulus), Needs::Nothing, Proves::Nothing)
+}
+
+/// Numbers below `modulus`, drawn. nft(8): `numgen random mod N`.
+pub const fn numgen_random(modulus: u32) -> FieldOf<Machine32, Any> {
+    FieldOf::new(Source::Numgen(NumgenKind::Random, modulus), Needs::Nothing, Proves::Nothing)
+}
+
+/// Jenkins' hash of fields, as a number below `modulus`: the same for the same values. nft(8): `jhash FIELD . FIELD mod N`.
+///
+/// # Examples
+///
+/// ```
+/// use ringfence::nft::statements::{IP_SADDR, Inet, TableOf, jhash};
+/// use std::net::Ipv4Addr;
+///
+/// let table = TableOf::<Inet>::new("nat")?;
+/// let (one, other) = (Ipv4Addr::new(198, 51, 100, 7), Ipv4Addr::new(198, 51, 100, 8));
+/// // dnat ip to jhash ip saddr mod 2 map { 0 : 198.51.100.7, 1 : 198.51.100.8 }
+/// let rule = table.chain("prerouting")?.rule().dnat_by(jhash(IP_SADDR, 2), [(0, one), (1, other)])?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn jhash<T>(fields: T, modulus: u32) -> Hashed<T> {
+    Hashed { fields, modulus, seed: None }
+}
+
+/// A hash of fields: what [`jhash`] gives.
+#[derive(Debug, Clone, Copy)]
+pub struct Hashed<T> {
+    fields: T,
+    modulus: u32,
+    seed: Option<u32>,
+}
+
+impl<T> Hashed<T> {
+    /// Mixes in a number, instead of one that the kernel draws. nft(8): `seed`.
+    pub fn seed(self, seed: u32) -> Self {
+        Self { seed: Some(seed), ..self }
+    }
+}
+
+impl<F, T: Fields<F>> Fields<F> for Hashed<T> {
+    type Key = Machine32;
+    fn parts(&self) -> Vec<Part> {
+        let from = From::Hash { of: self.fields.parts(), modulus: self.modulus, seed: self.seed };
+        vec![Part { from, needs: Needs::Nothing, size: 4, machine: true }]
+    }
 }
 
 const fn network(offset: u32, len: u32) -> Source {

@@ -1,12 +1,15 @@
 //! Ranges of values, and the elements of sets that they become.
 
+use std::collections::HashSet;
+
 use super::StatementError;
-use super::operand::Span;
+use super::key::Entry;
+use super::operand::{Ends, Span};
 use super::value::Value;
-use crate::nft::{Data, Element, ElementData, Extra, Verdict};
+use crate::nft::{Data, Element, ElementData, Extra};
 
 /// A range of bytes in network byte order, and what it leads to.
-type Entry = (Vec<u8>, Vec<u8>, Option<Verdict>);
+type Range = (Vec<u8>, Vec<u8>, Option<ElementData>);
 
 /// nft(8)'s flag in the user data of an element that begins the last range of its type.
 const OPEN_INTERVAL: [u8; 6] = [1, 4, 1, 0, 0, 0];
@@ -44,27 +47,46 @@ fn after(bytes: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-pub(super) fn element(key: Data, verdict: Option<Verdict>) -> Element {
-    Element { data: verdict.map(ElementData::Verdict), ..Element::new(key) }
+pub(super) fn element(key: Data, to: Option<ElementData>) -> Element {
+    Element { data: to, ..Element::new(key) }
+}
+
+/// Elements of a set of ranges in several fields: the first key of each, and the last one.
+pub(super) fn boxes(entries: impl Iterator<Item = Entry<Vec<Ends>>>) -> Result<Vec<Element>, StatementError> {
+    let (mut elements, mut known) = (Vec::new(), HashSet::new());
+    for (fields, to) in entries {
+        fields.iter().try_for_each(|(from, last)| ordered(from, last))?;
+        let join = |end: fn(&Ends) -> &Vec<u8>| {
+            let fields: Vec<_> = fields.iter().map(|field| Data::new(end(field)).unwrap_or_default()).collect();
+            Data::concat(&fields).map_err(|_| StatementError::TooLong)
+        };
+        let (key, last) = (join(|(from, _)| from)?, join(|(_, to)| to)?);
+        if known.insert((key.clone(), last.clone())) {
+            elements.push(Element { key_end: Some(last), ..element(key, to) });
+        } else if to.is_some() {
+            return Err(StatementError::Overlap);
+        }
+    }
+    Ok(elements)
 }
 
 /// Elements of an interval set: where each range begins, and the first value past it.
 ///
-/// Ranges of a set that touch or overlap become one; in a map ranges may not overlap.
-pub(super) fn intervals<V: Value>(spans: Vec<(Span<V>, Option<Verdict>)>) -> Result<Vec<Element>, StatementError> {
-    let mut entries: Vec<Entry> = Vec::with_capacity(spans.len());
-    for (span, verdict) in spans {
-        let from = span.first.to_bytes();
-        let to = span.last.map_or_else(|| from.clone(), |last| last.to_bytes());
+/// Ranges of a set that touch or overlap become one; in a map ranges may not overlap. Of a set that is the rule's `own` the next range ends the
+/// one before, as nft(8) has it; in a set with a name the kernel wants each one ended.
+pub(super) fn intervals<V: Value>(spans: Vec<Entry<Span<V>>>, own: bool) -> Result<Vec<Element>, StatementError> {
+    let mut entries: Vec<Range> = Vec::with_capacity(spans.len());
+    for (span, leads) in spans {
+        let (from, to) = span.ends();
         ordered(&from, &to)?;
-        entries.push((from, to, verdict));
+        entries.push((from, to, leads));
     }
     entries.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut ranges: Vec<Entry> = Vec::with_capacity(entries.len());
-    for (from, to, verdict) in entries {
+    let mut ranges: Vec<Range> = Vec::with_capacity(entries.len());
+    for (from, to, leads) in entries {
         if let Some((_, end, before)) = ranges.last_mut() {
             let touches = after(end).is_none_or(|next| from <= next);
-            if *before == verdict && touches {
+            if *before == leads && touches {
                 if to > *end {
                     *end = to;
                 }
@@ -74,7 +96,7 @@ pub(super) fn intervals<V: Value>(spans: Vec<(Span<V>, Option<Verdict>)>) -> Res
                 return Err(StatementError::Overlap);
             }
         }
-        ranges.push((from, to, verdict));
+        ranges.push((from, to, leads));
     }
     let data = |bytes: &[u8]| Data::new(bytes).unwrap_or_default();
     let mut elements = Vec::with_capacity(2 * ranges.len() + 1);
@@ -84,14 +106,13 @@ pub(super) fn intervals<V: Value>(spans: Vec<(Span<V>, Option<Verdict>)>) -> Res
         elements.push(end(&vec![0; from.len()]));
     }
     let mut starts = ranges.iter().map(|(from, _, _)| from.clone()).skip(1).collect::<Vec<_>>().into_iter();
-    for (from, to, verdict) in ranges {
+    for (from, to, leads) in ranges {
         let next = starts.next();
-        let mut one = element(data(&from), verdict);
+        let mut one = element(data(&from), leads);
         match after(&to) {
             Some(past) => {
                 elements.push(one);
-                // The next range ends it.
-                if next.as_ref() != Some(&past) {
+                if !own || next.as_ref() != Some(&past) {
                     elements.push(end(&past));
                 }
             }

@@ -1,15 +1,15 @@
 //! Statements to expressions, as nft(8) 1.0.6 does it: what a field depends on, how it is compared, what is joined.
 
 use super::StatementError;
-use super::field::{Needs, Part, Proves, Source};
-use super::interval::{element, intervals, ordered, prefix_len, prefix_mask};
+use super::field::{From, Needs, Part, Proves, Source};
+use super::interval::{ordered, prefix_len, prefix_mask};
 use super::join::{Step, join};
+use super::map::{Looked, Own, Place};
 use super::operand::{Kind, Span, Test};
-use super::set::SetOf;
 use super::value::{EtherType, Protocol, Value, registered};
 use crate::nft::{
-    BitwiseOp, ByteorderOp, CmpOp, Data, Datatype, Element, Expr, Family, KeyType, MapTo, MetaKey, PayloadBase,
-    Register, Set, SetFlags, SetName, TableId, Verdict,
+    BitwiseOp, ByteorderOp, CmpOp, Data, Datatype, Element, Expr, Family, Hash, MetaKey, PayloadBase, Register, Set,
+    SetName, TableId,
 };
 
 /// A rule as it grows.
@@ -55,9 +55,17 @@ impl Lowering {
         self.network
     }
 
-    /// Whether ports can be told: a translation to a port needs it.
-    pub fn knows_transport(&self) -> bool {
-        self.about_transport
+    /// Finds that ports can't be told: a translation to a port needs it.
+    pub fn has_ports(&self) -> Result<(), StatementError> {
+        if self.about_transport { Ok(()) } else { Err(StatementError::NoTransport) }
+    }
+
+    /// Finds that packets can't be of that network protocol.
+    pub fn may_be(&mut self, network: EtherType) -> Result<(), StatementError> {
+        match self.network {
+            Some(known) if known != network => self.need_network(network, true),
+            _ => Ok(()),
+        }
     }
 
     /// Appends a statement that has an effect.
@@ -272,13 +280,11 @@ impl Lowering {
                 }
                 Err(spans) if spans.is_empty() => return Err(StatementError::Empty),
                 Err(spans) => {
-                    let interval = spans.iter().any(|span| span.last.is_some());
-                    if interval {
+                    let own = Own::new::<V>(spans.into_iter().map(|span| (span, None)).collect(), None)?;
+                    if own.interval {
                         turned(&mut exprs);
                     }
-                    let entries = spans.into_iter().map(|span| (span, None)).collect();
-                    let set = self.anonymous::<V>(entries, interval)?;
-                    exprs.push(Expr::Lookup { set, sreg, negated });
+                    exprs.push(Expr::Lookup { set: self.anonymous(own)?, sreg, negated });
                 }
             },
             Kind::In { table, set, interval } => {
@@ -316,65 +322,84 @@ impl Lowering {
     }
 
     /// Puts fields into registers, one behind the other, and gives the expressions that do so.
-    pub fn load(&mut self, fields: &[Part]) -> Result<Vec<Expr>, StatementError> {
-        let mut slot = 0;
+    ///
+    /// `ranges` says that they are looked up among ranges.
+    pub fn load(&mut self, fields: &[Part], ranges: bool) -> Result<Vec<Expr>, StatementError> {
         let mut loads = Vec::new();
-        for Part { source, needs, size, .. } in fields {
+        self.load_behind(0, fields, ranges, &mut loads)?;
+        Ok(loads)
+    }
+
+    /// As [`Self::load`], from that 4-byte register on. Gives the one behind them.
+    fn load_behind(
+        &mut self,
+        first: usize,
+        fields: &[Part],
+        ranges: bool,
+        loads: &mut Vec<Expr>,
+    ) -> Result<usize, StatementError> {
+        let mut slot = first;
+        for Part { from, needs, size, machine } in fields {
+            if matches!(from, From::Source(Source::Numgen(_, 0)) | From::Hash { modulus: 0, .. }) {
+                return Err(StatementError::Zero { what: "modulus" });
+            }
             self.need(*needs)?;
-            let dreg = u8::try_from(slot).ok().and_then(Register::slot).ok_or(StatementError::TooLong)?;
+            let dreg = register(slot)?;
+            match from {
+                From::Source(source) => loads.push(source.load(dreg)),
+                From::Hash { of, modulus, seed } => {
+                    // What is hashed goes behind what comes out, in registers of 16 bytes.
+                    let begin = (slot + 1).next_multiple_of(4);
+                    let end = self.load_behind(begin, of, false, loads)?;
+                    let of = Hash::Jenkins { sreg: register(begin)?, len: (end - begin) as u32 * 4, seed: *seed };
+                    loads.push(Expr::Hash { of, modulus: *modulus, offset: 0, dreg });
+                }
+            }
+            if ranges {
+                loads.extend(turned_in(dreg, *machine, *size));
+            }
             slot += size.div_ceil(4);
             if slot > 16 {
                 return Err(StatementError::TooLong);
             }
-            loads.push(source.load(dreg));
         }
-        Ok(loads)
+        Ok(slot)
+    }
+
+    /// Looks fields up: gives the expressions that load them, and the name of the set.
+    pub fn look(&mut self, fields: &[Part], place: Looked) -> Result<(Vec<Expr>, SetName), StatementError> {
+        match place {
+            Looked(Place::Named { what, table, set, interval }) => {
+                self.own(what, &table, &set)?;
+                Ok((self.load(fields, interval)?, set))
+            }
+            Looked(Place::Own(own)) => {
+                let own = own?;
+                Ok((self.load(fields, own.interval)?, self.anonymous(own)?))
+            }
+        }
     }
 
     /// Appends a look-up.
-    pub fn lookup<K>(&mut self, fields: &[Part], set: &SetOf<K>, negated: bool) -> Result<(), StatementError> {
-        self.own("set", set.table(), set.name())?;
-        let mut exprs = self.load(fields)?;
-        // Sets of ranges have one field.
-        if let ([field], true) = (fields, set.is_interval()) {
-            exprs.extend(turned(field.machine, field.size));
-        }
-        exprs.push(Expr::Lookup { set: set.name().clone(), sreg: Register::FIRST, negated });
+    pub fn lookup(&mut self, fields: &[Part], place: Looked, negated: bool) -> Result<(), StatementError> {
+        let (mut exprs, set) = self.look(fields, place)?;
+        exprs.push(Expr::Lookup { set, sreg: Register::FIRST, negated });
         self.fixed(exprs);
         Ok(())
     }
 
+    /// Gives expressions that put what a map has for fields into the first registers.
+    pub fn map(&mut self, fields: &[Part], place: Looked) -> Result<Vec<Expr>, StatementError> {
+        let (mut exprs, set) = self.look(fields, place)?;
+        exprs.push(Expr::Map { set, sreg: Register::FIRST, dreg: Register::FIRST });
+        Ok(exprs)
+    }
+
     /// Makes a set or map that belongs to the rule.
-    pub fn anonymous<V: Value>(
-        &mut self,
-        entries: Vec<(Span<V>, Option<Verdict>)>,
-        interval: bool,
-    ) -> Result<SetName, StatementError> {
-        let map = entries.iter().any(|(_, verdict)| verdict.is_some());
-        let kind = if map { "map" } else { "set" };
+    fn anonymous(&mut self, own: Own) -> Result<SetName, StatementError> {
+        let kind = if own.data.is_some() { "map" } else { "set" };
         let name = SetName::new(&format!("__{kind}{}", self.sets.len())).map_err(|_| StatementError::TooLong)?;
-        let elements = if interval {
-            intervals(entries)?
-        } else {
-            let keys = entries.into_iter().map(|(span, verdict)| element(span.first.to_data(), verdict));
-            let mut elements: Vec<Element> = Vec::new();
-            for one in keys {
-                if !elements.iter().any(|other| other.key == one.key) {
-                    elements.push(one);
-                } else if map {
-                    return Err(StatementError::Overlap);
-                }
-            }
-            elements
-        };
-        let flags = SetFlags { anonymous: true, constant: true, interval, ..SetFlags::default() };
-        let set = Set {
-            flags,
-            data: map.then_some(MapTo::Verdict),
-            size: u32::try_from(elements.len()).ok(),
-            ..Set::new(&self.table, &name, KeyType(vec![V::DATATYPE]))
-        };
-        self.sets.push((set, elements));
+        self.sets.push(own.named(&self.table, &name));
         Ok(name)
     }
 
@@ -409,8 +434,17 @@ fn one_range<V: Value>(first: V, last: V) -> Kind<V> {
 }
 
 /// Turns the first register to network byte order: ordering and ranges compare bytes from the first on.
-pub(super) fn turned(machine: bool, size: usize) -> Option<Expr> {
-    let (sreg, len) = (Register::FIRST, size as u32);
+fn turned(machine: bool, size: usize) -> Option<Expr> {
+    turned_in(Register::FIRST, machine, size)
+}
+
+/// The register of four bytes with that number.
+fn register(slot: usize) -> Result<Register, StatementError> {
+    u8::try_from(slot).ok().and_then(Register::slot).ok_or(StatementError::TooLong)
+}
+
+fn turned_in(sreg: Register, machine: bool, size: usize) -> Option<Expr> {
+    let len = size as u32;
     (machine && size > 1).then_some(Expr::Byteorder { sreg, dreg: sreg, op: ByteorderOp::ToNetwork, len, size: len })
 }
 

@@ -15,14 +15,26 @@ impl<F: TableFamily> Statements<F> {
         self.with(|lowering| lowering.matches(field.source, field.needs, field.proves, test))
     }
 
-    /// Matches when a set has the fields' values. nft(8): `FIELD . FIELD @SET`.
-    pub fn within<T: Fields<F>>(self, fields: T, set: &SetOf<T::Key>) -> Self {
-        self.with(|lowering| lowering.lookup(&fields.parts(), set, false))
+    /// Matches when a set, or a list, has the fields' values. nft(8): `FIELD . FIELD @SET`, `FIELD . FIELD { VALUE . VALUE, … }`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringfence::nft::statements::{IP_DADDR, Inet, TCP_DPORT, TableOf};
+    ///
+    /// let (web, office): (ipnet::Ipv4Net, ipnet::Ipv4Net) = ("198.51.100.0/24".parse()?, "203.0.113.0/25".parse()?);
+    /// let input = TableOf::<Inet>::new("guard")?.chain("input")?;
+    /// // ip daddr . tcp dport { 198.51.100.0/24 . 80, 203.0.113.0/25 . 8000-8999 } accept
+    /// let rule = input.rule().within((IP_DADDR, TCP_DPORT), [(web, 80..=80), (office, 8000..=8999)]).accept()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn within<T: Fields<F>>(self, fields: T, set: impl Members<T::Key>) -> Self {
+        self.with(|lowering| lowering.lookup(&fields.parts(), set.look(), false))
     }
 
-    /// Matches when a set lacks the fields' values. nft(8): `FIELD . FIELD != @SET`.
-    pub fn outside<T: Fields<F>>(self, fields: T, set: &SetOf<T::Key>) -> Self {
-        self.with(|lowering| lowering.lookup(&fields.parts(), set, true))
+    /// Matches when a set, or a list, lacks the fields' values. nft(8): `FIELD . FIELD != @SET`.
+    pub fn outside<T: Fields<F>>(self, fields: T, set: impl Members<T::Key>) -> Self {
+        self.with(|lowering| lowering.lookup(&fields.parts(), set.look(), true))
     }
 
     /// Matches when some of the field's bits are set so. nft(8): `FIELD & MASK == VALUE`.

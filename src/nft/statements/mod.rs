@@ -44,12 +44,22 @@
 //!
 //! A set whose keys are of another type than the fields:
 //!
-//! ```compile_fail,E0308
+//! ```compile_fail,E0277
 //! # use ringfence::nft::statements::{Inet, IP_SADDR, Port, TCP_DPORT, TableOf};
 //! # let table = TableOf::<Inet>::new("t").unwrap();
 //! # let chain = table.chain("c").unwrap();
 //! let set = table.set::<(Port, std::net::Ipv4Addr)>("s").unwrap();
 //! chain.rule().within((IP_SADDR, TCP_DPORT), &set);
+//! ```
+//!
+//! A map to ports where one to addresses is due:
+//!
+//! ```compile_fail,E0277
+//! # use ringfence::nft::statements::{Inet, Port, TCP_DPORT, TableOf};
+//! # let table = TableOf::<Inet>::new("t").unwrap();
+//! # let chain = table.chain("c").unwrap();
+//! let map = table.map::<Port, Port>("m").unwrap();
+//! chain.rule().dnat_by(TCP_DPORT, &map);
 //! ```
 //!
 //! Anything behind a verdict:
@@ -81,7 +91,9 @@ mod family;
 mod field;
 mod interval;
 mod join;
+mod key;
 mod lower;
+mod map;
 mod matching;
 mod operand;
 mod place;
@@ -91,12 +103,14 @@ mod written;
 
 use std::marker::PhantomData;
 
-pub use action::{Each, LogTo, NatAddress, NatTo, Per, Ports};
+pub use action::{Each, LogTo, NatAddress, NatTo, NatValue, Per, Ports};
 pub use family::{Arp, Bridge, Inet, Ip, Ip6, Mixed, Netdev, Sees, TableFamily, Translates, layer};
 pub use field::*;
+pub use key::{Key, Spanning};
+pub use map::{Looked, MapOf, MapValue, Mapping, Members, VerdictMapOf};
 pub use operand::{Not, Operand, Ordered, Span, Starting, Test, at_least, at_most, less_than, more_than, not};
 pub use place::{ChainOf, TableOf};
-pub use set::{Elements, Key, SetOf, VerdictMapOf};
+pub use set::{Elements, SetOf};
 pub use value::*;
 pub use written::Written;
 
@@ -242,7 +256,7 @@ mod tests {
         #[allow(clippy::reversed_empty_ranges)]
         let backwards = rule().tcp_dport(9..=5).accept();
         assert_eq!(backwards, Err(StatementError::Backwards));
-        let twice = rule().decide(TCP_DPORT, [(5..=9, Verdict::Accept), (9..=10, Verdict::Drop)]).done();
+        let twice = rule().vmap(TCP_DPORT, [(5..=9, Verdict::Accept), (9..=10, Verdict::Drop)]).done();
         assert_eq!(twice, Err(StatementError::Overlap));
         assert_eq!(rule().ip_dscp(64).accept(), Err(StatementError::TooLarge { value: 64, bits: 6 }));
         let many = (0..200).fold(rule(), |rule, _| rule.counter()).accept();
@@ -334,6 +348,50 @@ mod tests {
         let map = table.verdict_map::<Mark>("m").unwrap().declare();
         assert!(SetOf::<Mark>::of(&map).is_err());
         assert_eq!(one.rule().exprs.len(), 1 + rule().within(MARK, &single).drop().unwrap().rule().exprs.len());
+    }
+
+    #[test]
+    fn maps_that_cannot_be_are_refused() {
+        let table = TableOf::<Inet>::new("t").unwrap();
+        let rule = || chain::<Inet>().rule();
+        let (marks, ports) = (table.map::<Ipv4Addr, Mark>("m").unwrap(), table.map::<Port, Port>("p").unwrap());
+        let office: ipnet::Ipv4Net = "198.51.100.0/24".parse().unwrap();
+        assert_eq!(marks.elements([(office, Mark(1))]), Err(StatementError::NoRanges(marks.name().clone())));
+        assert_eq!(marks.elements([(HERE, Mark(1)), (HERE, Mark(2))]), Err(StatementError::Overlap));
+        assert_eq!(
+            rule().set_mark_by(IP_SADDR, [(HERE, Mark(1)), (HERE, Mark(1))]).done(),
+            Err(StatementError::Overlap)
+        );
+        assert_eq!(rule().set_mark_by(IP_SADDR, Vec::<(Ipv4Addr, Mark)>::new()).done(), Err(StatementError::Empty));
+        assert_eq!(rule().within((IP_SADDR, MARK), Vec::<(Ipv4Addr, u32)>::new()).done(), Err(StatementError::Empty));
+        let spans = table.set::<(Ipv4Addr, Port)>("s").unwrap();
+        assert_eq!(spans.spans([(office, 1..=2)]), Err(StatementError::NoRanges(spans.name().clone())));
+        #[allow(clippy::reversed_empty_ranges)]
+        let backwards = rule().within((IP_SADDR, TCP_DPORT), [(office, 9..=5)]).drop();
+        assert_eq!(backwards, Err(StatementError::Backwards));
+        let two_ways = vec![((office, 1..=2), Verdict::Accept), ((office, 1..=2), Verdict::Drop)];
+        assert_eq!(rule().vmap((IP_SADDR, TCP_DPORT), two_ways).done(), Err(StatementError::Overlap));
+        let same_twice = rule().within((IP_SADDR, TCP_DPORT), [(office, 1..=2), (office, 1..=2)]).drop().unwrap();
+        assert_eq!(same_twice.sets()[0].1.len(), 1);
+
+        assert_eq!(rule().redirect_by(MARK, [(1, Port(80))]), Err(StatementError::NoTransport));
+        assert_eq!(rule().dnat_by(MARK, [(1, (HERE, Port(80)))]), Err(StatementError::NoTransport));
+        assert!(rule().redirect_by(TCP_DPORT, &ports).is_ok());
+        let error = rule().ipv6().dnat_by(MARK, [(1, HERE)]).unwrap_err();
+        assert_eq!(error.to_string(), "no packet is IPv6 and IPv4 at once");
+        for nothing in [
+            rule().dnat_by(numgen_inc(0), [(0, HERE)]),
+            rule().dnat_by(numgen_random(0), [(0, HERE)]),
+            rule().dnat_by(jhash(IP_SADDR, 0), [(0, HERE)]),
+        ] {
+            assert_eq!(nothing.unwrap_err().to_string(), "a modulus of zero");
+        }
+        let wide = jhash((IIFNAME, OIFNAME, IP6_SADDR), 2);
+        assert!(rule().set_mark_by(wide, [(0, Mark(1))]).done().is_ok());
+        let wider = jhash((IIFNAME, OIFNAME, IP6_SADDR, TCP_DPORT), 2);
+        assert_eq!(rule().set_mark_by(wider, [(0, Mark(1))]).done(), Err(StatementError::TooLong));
+        let elsewhere = TableOf::<Inet>::new("u").unwrap().map::<Ipv4Addr, Mark>("m").unwrap();
+        assert!(matches!(rule().set_mark_by(IP_SADDR, &elsewhere).done(), Err(StatementError::Elsewhere { .. })));
     }
 
     #[test]

@@ -17,6 +17,15 @@ pub struct Span<V> {
     pub(super) last: Option<V>,
 }
 
+/// The first and the last value, in network byte order.
+pub(super) type Ends = (Vec<u8>, Vec<u8>);
+
+impl<V: Value> Span<V> {
+    pub(super) fn ends(&self) -> Ends {
+        (self.first.to_bytes(), self.last.as_ref().unwrap_or(&self.first).to_bytes())
+    }
+}
+
 impl<V: Value> From<V> for Span<V> {
     fn from(value: V) -> Self {
         Self { first: value, last: None }

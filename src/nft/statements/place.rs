@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::lower::Lowering;
-use super::{Key, SetOf, Statements, TableFamily, VerdictMapOf};
+use super::{Key, MapOf, MapValue, SetOf, Statements, TableFamily, VerdictMapOf};
 use crate::nft::{
     BaseChain, Chain, ChainName, ChainPolicy, ChainType, Hook, NameError, Priority, SetName, Table, TableId, TableName,
     Verdict,
@@ -58,13 +58,22 @@ impl<F: TableFamily> TableOf<F> {
         Ok(SetOf::new(&self.id, &SetName::new(name)?))
     }
 
+    /// Names one of its maps, as [`Self::set`] does its sets.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`] when it is no name.
+    pub fn map<K: Key, D: MapValue>(&self, name: &str) -> Result<MapOf<K, D>, NameError> {
+        Ok(MapOf::new(&self.id, &SetName::new(name)?))
+    }
+
     /// Names one of its verdict maps.
     ///
     /// # Errors
     ///
     /// [`NameError`] when it is no name.
     pub fn verdict_map<K: Key>(&self, name: &str) -> Result<VerdictMapOf<K>, NameError> {
-        Ok(VerdictMapOf::new(&self.id, &SetName::new(name)?))
+        self.map(name)
     }
 }
 

@@ -1,49 +1,12 @@
-//! Handles of named sets and maps whose keys have a type.
+//! Handles of named sets whose keys have a type.
 
 use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::StatementError;
-use super::interval::intervals;
-use super::operand::Span;
-use super::value::Value;
-use crate::nft::{Data, DataTooLong, Datatype, Element, ElementData, KeyType, MapTo, Set, SetName, TableId, Verdict};
-
-/// Keys of sets: a value, or a tuple of two to five of them.
-pub trait Key {
-    /// Types of its fields.
-    fn datatypes() -> Vec<Datatype>;
-    /// The key as it stands in the registers.
-    ///
-    /// # Errors
-    ///
-    /// [`DataTooLong`] when the fields don't fit them.
-    fn key(&self) -> Result<Data, DataTooLong>;
-}
-
-impl<V: Value> Key for V {
-    fn datatypes() -> Vec<Datatype> {
-        vec![V::DATATYPE]
-    }
-    fn key(&self) -> Result<Data, DataTooLong> {
-        Ok(self.to_data())
-    }
-}
-
-macro_rules! tuples {
-    ($(($($field:ident $place:tt),*))*) => {$(
-        impl<$($field: Value),*> Key for ($($field,)*) {
-            fn datatypes() -> Vec<Datatype> {
-                vec![$($field::DATATYPE),*]
-            }
-            fn key(&self) -> Result<Data, DataTooLong> {
-                Data::concat(&[$(self.$place.to_data()),*])
-            }
-        }
-    )*};
-}
-tuples! { (A 0, B 1) (A 0, B 1, C 2) (A 0, B 1, C 2, D 3) (A 0, B 1, C 2, D 3, E 4) }
+use super::key::{Key, Spanning};
+use crate::nft::{Element, KeyType, Set, SetName, TableId};
 
 /// Elements of one set, to be pushed onto a ruleset or a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,26 +127,38 @@ impl<K: Key> SetOf<K> {
     pub fn holding(&self, elements: Vec<Element>) -> Elements {
         Elements { table: self.set.table.clone(), set: self.set.name.clone(), elements }
     }
-}
 
-impl<V: Value> SetOf<V> {
     /// Makes its elements ranges. nft(8): `flags interval`.
     pub fn interval(mut self) -> Self {
         self.set.flags.interval = true;
         self
     }
 
-    /// The elements that make up ranges, for a set of [`Self::interval`]. Ranges that touch or overlap become one.
+    /// The elements that make up ranges, for a set of [`Self::interval`].
+    ///
+    /// Ranges of one field that touch or overlap become one. Of several fields they stay what they are, and the kernel refuses those that overlap.
     ///
     /// # Errors
     ///
     /// [`StatementError`] when a range ends before it begins, or the set does not hold ranges.
-    pub fn spans<T: Into<Span<V>>>(&self, spans: impl IntoIterator<Item = T>) -> Result<Elements, StatementError> {
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringfence::nft::statements::{Inet, Port, TableOf};
+    /// use std::net::Ipv4Addr;
+    ///
+    /// let table = TableOf::<Inet>::new("guard")?;
+    /// let services = table.set::<(Ipv4Addr, Port)>("services")?.interval();
+    /// let office: ipnet::Ipv4Net = "198.51.100.0/24".parse()?;
+    /// let elements = services.spans([(office, 8000..=8999)])?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn spans<T: Spanning<K>>(&self, spans: impl IntoIterator<Item = T>) -> Result<Elements, StatementError> {
         if !self.is_interval() {
             return Err(StatementError::NoRanges(self.set.name.clone()));
         }
-        let spans = spans.into_iter().map(|span| (span.into(), None)).collect();
-        Ok(self.holding(intervals(spans)?))
+        Ok(self.holding(K::ranges(spans.into_iter().map(|span| (span.span(), None)).collect(), false)?))
     }
 }
 
@@ -200,48 +175,5 @@ impl<K> SetOf<K> {
     /// Whether its elements are ranges.
     pub(super) fn is_interval(&self) -> bool {
         self.set.flags.interval
-    }
-}
-
-/// A named map from keys of type `K` to verdicts.
-#[derive(Debug, Clone)]
-pub struct VerdictMapOf<K> {
-    set: Set,
-    keys: PhantomData<fn() -> K>,
-}
-
-impl<K: Key> VerdictMapOf<K> {
-    pub(super) fn new(table: &TableId, name: &SetName) -> Self {
-        Self { set: Set::map(table, name, KeyType(K::datatypes()), MapTo::Verdict), keys: PhantomData }
-    }
-
-    /// The map, to be added to a table.
-    pub fn declare(&self) -> Set {
-        self.set.clone()
-    }
-
-    /// Elements that lead from these keys to these verdicts.
-    ///
-    /// # Errors
-    ///
-    /// [`StatementError::TooLong`] when the fields of a key don't fit the registers.
-    pub fn elements(&self, entries: impl IntoIterator<Item = (K, Verdict)>) -> Result<Elements, StatementError> {
-        let element = |(key, verdict): (K, _)| {
-            let key = key.key().map_err(|_| StatementError::TooLong)?;
-            Ok(Element::leading(key, ElementData::Verdict(verdict)))
-        };
-        let elements = entries.into_iter().map(element).collect::<Result<_, _>>()?;
-        Ok(Elements { table: self.set.table.clone(), set: self.set.name.clone(), elements })
-    }
-}
-
-impl<K> VerdictMapOf<K> {
-    /// Its name.
-    pub fn name(&self) -> &SetName {
-        &self.set.name
-    }
-
-    pub(super) fn table(&self) -> &TableId {
-        &self.set.table
     }
 }

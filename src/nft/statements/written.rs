@@ -29,12 +29,8 @@ impl Written {
     fn rename(&mut self, mut fresh: impl FnMut(&Set) -> Option<SetName>) {
         for (set, _) in &mut self.sets {
             let Some(name) = fresh(set) else { continue };
-            for expr in &mut self.rule.exprs {
-                if let Expr::Lookup { set: used, .. } | Expr::VerdictMap { set: used, .. } = expr
-                    && *used == set.name
-                {
-                    *used = name.clone();
-                }
+            for used in self.rule.exprs.iter_mut().filter_map(Expr::set_mut).filter(|used| **used == set.name) {
+                used.clone_from(&name);
             }
             set.name = name;
         }
