@@ -908,6 +908,45 @@ fn verify_compares_stateful_objects() {
 }
 
 #[test]
+fn what_the_kernel_adds_by_itself_is_not_unwanted() {
+    in_namespace(|| {
+        let id = id(Family::Inet, "adds");
+        let timeout = |seconds| {
+            // TCP: established and close-wait, by numbers of the kernel.
+            let policy = CtTimeout { l3proto: 2, l4proto: 6, seconds };
+            StatefulObject::new(&id, &ObjectName::new("patient").unwrap(), State::CtTimeout(policy))
+        };
+        let mut seen = set(&id, "seen", &[Datatype::Ipv4Addr]);
+        seen.flags.dynamic = true;
+        let want = Ruleset {
+            tables: vec![table(&id)],
+            objects: vec![timeout(vec![(5, 9), (3, 7777)])],
+            sets: vec![seen.clone()],
+            ..Ruleset::default()
+        };
+        let mut socket = Socket::open().unwrap();
+        socket.commit(&want.create()).unwrap();
+        let have = socket.ruleset().unwrap();
+        assert!(matches!(&have.objects[0].state, State::CtTimeout(policy) if policy.seconds.len() > 2), "{have:?}");
+        // As a packet would.
+        let elements = vec![Element::new(be32(0x0a00_0001))];
+        let added = Object::Elements { table: id.clone(), set: seen.name.clone(), elements };
+        socket.commit(&add([added])).unwrap();
+        let have = socket.ruleset().unwrap();
+        assert_eq!(have.elements[0].2.len(), 1);
+        socket.verify(&want).unwrap();
+        assert!(diff(&have, &want).operations().is_empty());
+        // What was named still counts, and so do elements where some were wanted.
+        let other = Ruleset { objects: vec![timeout(vec![(3, 1)])], ..want.clone() };
+        assert_eq!(socket.verify(&other).unwrap_err().kind(), ErrorKind::Verify);
+        assert!(!diff(&have, &other).operations().is_empty());
+        let elements = vec![(id.clone(), seen.name.clone(), vec![Element::new(be32(7))])];
+        let error = socket.verify(&Ruleset { elements, ..want }).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Verify);
+    });
+}
+
+#[test]
 fn a_set_that_is_counted_in_halves_is_read() {
     in_namespace(|| {
         let id = id(Family::Inet, "halves");
@@ -994,6 +1033,10 @@ fn counts_start_anew() {
         socket.commit(&add(objects)).unwrap();
         assert_eq!(socket.reset_objects(&id).unwrap()[0].state, counter);
         assert_eq!(socket.reset_rules(&id).unwrap()[0].exprs, [Expr::Counter { packets: 7, bytes: 80 }]);
+        let missing = TableId { name: TableName::new("missing").unwrap(), ..id.clone() };
+        for error in [socket.reset_objects(&missing).unwrap_err(), socket.reset_rules(&missing).unwrap_err()] {
+            assert!(error.chain().starts_with("can't read table ip missing: No such file"), "{}", error.chain());
+        }
         let have = socket.table(&id).unwrap().unwrap();
         assert_eq!(have.objects[0].state, State::Counter { packets: 0, bytes: 0 });
         assert_eq!(have.rules[0].exprs, [Expr::Counter { packets: 0, bytes: 0 }]);

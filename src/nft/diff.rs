@@ -6,7 +6,7 @@ mod rows;
 use std::collections::{HashMap, HashSet};
 
 use self::elements::{Change, change, same, still_elements};
-use super::still::{filled, fixed_chain, still_chain, still_flowtable, still_object, still_rule, still_set};
+use super::still::{filled, fixed_chain, same_object, still_chain, still_flowtable, still_rule, still_set};
 use super::{
     Chain, ChainName, Element, Flowtable, Object, Operation, Rule, Ruleset, Set, SetName, StatefulObject, Table,
     TableId, Transaction, Verb,
@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 16;
 /// Tables that `want` lacks are deleted. What is the same stays as it is: rules keep their counters, sets their elements, and no packet sees
 /// a table go and come. Within a chain, rules are compared as a row: what is in both stays, what is new is put in its place. Values that the
 /// kernel counts (counters, quotas that were used, when an element runs out) make no difference, nor do handles, nor what the kernel makes of
-/// what `want` does not say (the size of a dynamic set, the level of a log statement). What belongs to a rule (a set or chain of its own, by its name) is part of it: it comes and goes with the rule.
+/// what `want` does not say (the size of a dynamic set, the level of a log statement, times of states that a time-out policy does not name). What belongs to a rule (a set or chain of its own, by its name) is part of it: it comes and goes with the rule.
 ///
 /// A set or chain that is to be of another type is deleted and made anew, and with it every rule of its table: the kernel deletes nothing that
 /// something refers to. `have` is what was read from the kernel, so that its rules have handles.
@@ -153,7 +153,7 @@ impl<'a> Part<'a> {
         });
         let objects = self.objects.iter().all(|old| {
             let new = want.objects.iter().find(|new| (&new.name, new.state.kind()) == (&old.name, old.state.kind()));
-            new.is_none_or(|new| still_object(old) == still_object(new))
+            new.is_none_or(|new| same_object(old, new))
         });
         let flowtables = self.flowtables.iter().all(|old| {
             let new = want.flowtables.iter().find(|new| new.name == old.name);

@@ -120,8 +120,7 @@ pub(crate) fn same_element(set: &Set, a: &Element, b: &Element) -> bool {
     }
 }
 
-/// A stateful object.
-pub(crate) fn still_object(object: &StatefulObject) -> StatefulObject {
+fn still_object(object: &StatefulObject) -> StatefulObject {
     let mut object = object.clone();
     match &mut object.state {
         State::Counter { packets, bytes } => (*packets, *bytes) = (0, 0),
@@ -133,6 +132,17 @@ pub(crate) fn still_object(object: &StatefulObject) -> StatefulObject {
         _ => {}
     }
     object
+}
+
+/// Whether an object is what was wanted. The kernel gives a time-out policy its own times for the states that were not named.
+pub(crate) fn same_object(have: &StatefulObject, want: &StatefulObject) -> bool {
+    let (mut have, mut want) = (still_object(have), still_object(want));
+    if let (State::CtTimeout(have), State::CtTimeout(want)) = (&mut have.state, &mut want.state) {
+        have.seconds.retain(|(state, _)| want.seconds.iter().any(|(named, _)| named == state));
+        have.seconds.sort_unstable();
+        want.seconds.sort_unstable();
+    }
+    have == want
 }
 
 /// A flowtable. Devices have no order.

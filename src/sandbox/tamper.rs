@@ -89,15 +89,15 @@ impl Sentinel {
             elements: Vec::new(),
             rules: rules.clone(),
         };
-        let post = Post {
-            want,
-            live: sandbox.kept.live().clone(),
-            hub: sandbox.hub.clone(),
+        let live = sandbox.kept.live().clone();
+        let policy = live.clone();
+        let charge = Charge {
+            policy: Box::new(move || policy.policy().tampering.value),
             killer: child.killer()?,
             verdict,
-            mended: VecDeque::new(),
             relieved: false,
         };
+        let post = Post { want, live, hub: sandbox.hub.clone(), charge, mended: VecDeque::new() };
         let failed =
             |error| Error::new(ErrorKind::Io, "can't start the thread that stands by the rules").because(error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -108,8 +108,8 @@ impl Sentinel {
             let _ending = ending;
             let mut post = post;
             match runtime.block_on(post.stand(changes, stopped)) {
-                Ok(()) => post.relieved = true,
-                Err(error) => post.desert(&error.chain()),
+                Ok(()) => post.charge.relieved = true,
+                Err(error) => post.charge.desert(&error.chain()),
             }
         };
         std::thread::Builder::new().name("ringfence-rules".to_owned()).spawn(stand).map_err(failed)?;
@@ -125,19 +125,52 @@ impl Sentinel {
     }
 }
 
-/// What the thread knows, and what it can do. Once it stands, its end is the sandbox's unless it was relieved.
+/// What the thread knows, and what it can do.
 struct Post {
     want: Ruleset,
     live: Arc<Live>,
     hub: Arc<Hub>,
-    killer: Killer,
-    verdict: Verdict,
+    charge: Charge,
     /// When the rules were mended, lately.
     mended: VecDeque<Instant>,
+}
+
+/// The sandbox is in somebody's charge: should he be lost, so is it, unless he was relieved.
+struct Charge {
+    /// What the policy says now.
+    policy: Box<dyn Fn() -> OnTampering + Send>,
+    killer: Killer,
+    verdict: Verdict,
     relieved: bool,
 }
 
-impl Drop for Post {
+impl Charge {
+    fn end(&self, why: String) -> Result<()> {
+        // Before the kill, so that whoever hears of the end finds out why.
+        let _ = self.verdict.0.set(why);
+        self.killer.kill()
+    }
+
+    /// Ends the sandbox when nobody stands by its rules any more, unless to tell of changes is all that would have been done.
+    fn desert(&mut self, why: &str) {
+        self.relieved = true;
+        let what = format!("who changes the rules inside is not heard any more: {why}");
+        let ended = match (self.policy)() {
+            OnTampering::Report => Ok(()),
+            OnTampering::Mend | OnTampering::End => self.end(what.clone()),
+        };
+        // Whoever listens may be why this thread panics.
+        if std::thread::panicking() {
+            return;
+        }
+        tracing::error!(target: "ringfence::tampering", "{what}");
+        if let Err(error) = ended {
+            tracing::error!(target: "ringfence::tampering", error = %error.chain(), "the sandbox can't be ended");
+        }
+    }
+}
+
+impl Drop for Charge {
     fn drop(&mut self) {
         if !self.relieved {
             self.desert("it was lost");
@@ -170,7 +203,7 @@ impl Post {
                 let heard = hear(changes.get_mut());
                 let all = heard.len() < BATCH && changes.get_ref().drained();
                 let tampered = if heard.is_empty() { false } else { self.judge(heard).await? };
-                if self.verdict.0.get().is_some() {
+                if self.charge.verdict.0.get().is_some() {
                     return Ok(());
                 }
                 if stopped {
@@ -194,7 +227,7 @@ impl Post {
     }
 
     fn longer(&self, pause: Duration) -> Duration {
-        let most = match self.live.policy().tampering.value {
+        let most = match (self.charge.policy)() {
             OnTampering::Report => LONGEST_TELLING,
             OnTampering::Mend | OnTampering::End => LONGEST_MENDING,
         };
@@ -205,7 +238,7 @@ impl Post {
     async fn judge(&mut self, heard: Vec<Change>) -> Result<bool> {
         let Some(theirs) = self.live.turn().await.tampered(&self.want, &heard) else { return Ok(false) };
         let mut tampering = describe(&self.hub, &theirs);
-        match self.live.policy().tampering.value {
+        match (self.charge.policy)() {
             OnTampering::Report => {
                 self.hub.tampered(tampering);
                 return Ok(true);
@@ -225,33 +258,9 @@ impl Post {
             Some(reason) => format!("{tampering}, and {reason}"),
             None => tampering.to_string(),
         };
-        let ended = self.end(why);
+        let ended = self.charge.end(why);
         self.hub.tampered(tampering);
         ended.map(|()| true)
-    }
-
-    fn end(&self, why: String) -> Result<()> {
-        // Before the kill, so that whoever hears of the end finds out why.
-        let _ = self.verdict.0.set(why);
-        self.killer.kill()
-    }
-
-    /// Ends the sandbox when nobody stands by its rules any more, unless to tell of changes is all that would have been done.
-    fn desert(&mut self, why: &str) {
-        self.relieved = true;
-        let what = format!("who changes the rules inside is not heard any more: {why}");
-        let ended = match self.live.policy().tampering.value {
-            OnTampering::Report => Ok(()),
-            OnTampering::Mend | OnTampering::End => self.end(what.clone()),
-        };
-        // Whoever listens may be why this thread panics.
-        if std::thread::panicking() {
-            return;
-        }
-        tracing::error!(target: "ringfence::tampering", "{what}");
-        if let Err(error) = ended {
-            tracing::error!(target: "ringfence::tampering", error = %error.chain(), "the sandbox can't be ended");
-        }
     }
 
     /// Makes the rules what they were, unless that was done too often.
@@ -306,4 +315,44 @@ fn describe(hub: &Hub, theirs: &[&Change]) -> Tampering {
         }
     }
     tampering
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_sandbox_in_the_charge_of_a_thread_that_panics_is_ended() {
+        let run = || Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let charge = |child: &std::process::Child, says| {
+            let killer = Killer::of(child.id()).unwrap();
+            Charge { policy: Box::new(move || says), killer, verdict: Verdict::default(), relieved: false }
+        };
+        for says in [OnTampering::Mend, OnTampering::End] {
+            let mut command = run();
+            let charge = charge(&command, says);
+            let verdict = charge.verdict.clone();
+            let lost = std::thread::spawn(move || {
+                let _charge = charge;
+                panic!("as a bug would have it");
+            });
+            assert!(lost.join().is_err());
+            // It would wait for its input, which is open.
+            assert_eq!(command.wait().unwrap().signal(), Some(9));
+            let why = verdict.error().unwrap().to_string();
+            assert!(why.contains("not heard any more: it was lost"), "{why}");
+        }
+        let mut command = run();
+        drop(charge(&command, OnTampering::Report));
+        let mut relieved = charge(&command, OnTampering::End);
+        relieved.relieved = true;
+        let verdict = relieved.verdict.clone();
+        drop(relieved);
+        assert!(verdict.error().is_none());
+        drop(command.stdin.take());
+        assert_eq!(command.wait().unwrap().code(), Some(0));
+    }
 }

@@ -242,6 +242,16 @@ impl Killer {
     pub(crate) fn kill(&self) -> Result<()> {
         kill(self.pidfd.as_fd(), &self.control, self.pid_namespace)
     }
+
+    /// Kills a process as if it were the first of a sandbox's PID namespace.
+    #[cfg(test)]
+    pub(crate) fn of(pid: u32) -> rustix::io::Result<Self> {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let control = Arc::new(rustix::io::fcntl_dupfd_cloexec(&pidfd, 0)?);
+        Ok(Self { pidfd, control, pid_namespace: true })
+    }
 }
 
 fn kill(reaper: BorrowedFd<'_>, control: &OwnedFd, pid_namespace: bool) -> Result<()> {

@@ -193,11 +193,11 @@ impl Socket {
         Ok(seen.map_err(|error| doubted(error, doubt))?.ruleset)
     }
 
-    /// Reads the stateful objects of a table and starts their counts anew. None when there is no such table.
+    /// Reads the stateful objects of a table and starts their counts anew.
     ///
     /// # Errors
     ///
-    /// As [`Self::table`].
+    /// [`ErrorKind::Kernel`] when the table is not there, and as [`Self::table`].
     #[doc(alias = "NFT_MSG_GETOBJ_RESET")]
     pub fn reset_objects(&mut self, table: &TableId) -> Result<Vec<StatefulObject>> {
         let mut objects = Vec::new();
@@ -208,14 +208,17 @@ impl Socket {
                 objects.push(object);
             }
         })?;
+        if objects.is_empty() {
+            self.is_there(table)?;
+        }
         Ok(objects)
     }
 
-    /// Reads the rules of a table and starts their counters and quotas anew. None when there is no such table.
+    /// Reads the rules of a table and starts their counters and quotas anew.
     ///
     /// # Errors
     ///
-    /// As [`Self::table`].
+    /// [`ErrorKind::Kernel`] when the table is not there, and as [`Self::table`].
     ///
     /// # Kernel
     ///
@@ -230,7 +233,16 @@ impl Socket {
                 rules.push(rule);
             }
         })?;
+        if rules.is_empty() {
+            self.is_there(table)?;
+        }
         Ok(rules)
+    }
+
+    /// Finds that a table is not there, which dumps of what is in it don't say.
+    fn is_there(&mut self, id: &TableId) -> Result<()> {
+        let refused = self.ask(Request::table(id), false, |_| Ok(()))?.refused;
+        refused.map_or(Ok(()), |refused| Err(refusal::of_question(&format!("read table {id}"), &refused)))
     }
 
     /// Reads the elements of a set and starts their counters and quotas anew.
@@ -334,7 +346,7 @@ impl Socket {
     /// Reads every table of `want` back and compares it, whole: a table that holds more than was wanted differs too.
     ///
     /// The order of rules counts. The order of elements, handles, and what counters and quotas have counted do not; timeouts may differ by
-    /// what the kernel's clock rounds.
+    /// what the kernel's clock rounds. Of a dynamic set without wanted elements none is unwanted: packets add them.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crate::nft::{
-    Chain, Element, Rule, Ruleset, Set, TableId, filled, same_element, still_chain, still_flowtable, still_object,
+    Chain, Element, Rule, Ruleset, Set, TableId, filled, same_element, same_object, still_chain, still_flowtable,
     still_rule, still_set,
 };
 
@@ -33,7 +33,7 @@ pub(super) fn difference(id: &TableId, want: &Ruleset, have: &Ruleset) -> Option
         named(
             &ruleset.objects,
             |object| object.table == *id,
-            |object| (format!("{} {id} {}", object.state.kind(), object.name), still_object(object)),
+            |object| (format!("{} {id} {}", object.state.kind(), object.name), object.clone()),
         )
     };
     let flowtables = |ruleset: &Ruleset| {
@@ -43,10 +43,10 @@ pub(super) fn difference(id: &TableId, want: &Ruleset, have: &Ruleset) -> Option
             |flowtable| (format!("flowtable {id} {}", flowtable.name), still_flowtable(flowtable)),
         )
     };
-    pairs(&sets(want), &sets(have))
-        .or_else(|| pairs(&chains(want), &chains(have)))
-        .or_else(|| pairs(&objects(want), &objects(have)))
-        .or_else(|| pairs(&flowtables(want), &flowtables(have)))
+    pairs(&sets(want), &sets(have), PartialEq::eq)
+        .or_else(|| pairs(&chains(want), &chains(have), PartialEq::eq))
+        .or_else(|| pairs(&objects(want), &objects(have), |want, have| same_object(have, want)))
+        .or_else(|| pairs(&flowtables(want), &flowtables(have), PartialEq::eq))
         .or_else(|| want.sets.iter().filter(|set| set.table == *id).find_map(|set| elements(set, want, have)))
         .or_else(|| want.chains.iter().filter(|chain| chain.table == *id).find_map(|chain| rules(chain, want, have)))
 }
@@ -63,7 +63,11 @@ fn named<T>(all: &[T], of_table: impl Fn(&T) -> bool, as_compared: impl Fn(&T) -
 }
 
 /// Compares two lists that are sorted by name.
-fn pairs<T: PartialEq + std::fmt::Debug>(want: &[(String, T)], have: &[(String, T)]) -> Option<String> {
+fn pairs<T: std::fmt::Debug>(
+    want: &[(String, T)],
+    have: &[(String, T)],
+    same: impl Fn(&T, &T) -> bool,
+) -> Option<String> {
     let there = |list: &[(String, T)], name: &str| list.binary_search_by(|(other, _)| other.as_str().cmp(name)).is_ok();
     if let Some((name, _)) = want.iter().find(|(name, _)| !there(have, name)) {
         return Some(format!("{name} is not there"));
@@ -71,7 +75,7 @@ fn pairs<T: PartialEq + std::fmt::Debug>(want: &[(String, T)], have: &[(String, 
     if let Some((name, _)) = have.iter().find(|(name, _)| !there(want, name)) {
         return Some(format!("{name} is there, and was not wanted"));
     }
-    let different = want.iter().zip(have).find(|(want, have)| want != have);
+    let different = want.iter().zip(have).find(|((_, want), (_, have))| !same(want, have));
     different.map(|((name, want), (_, have))| differs(name, want, have))
 }
 
@@ -79,6 +83,10 @@ fn elements(set: &Set, want: &Ruleset, have: &Ruleset) -> Option<String> {
     fn of<'a>(ruleset: &'a Ruleset, set: &Set) -> impl Iterator<Item = &'a Element> {
         let all = ruleset.elements.iter().filter(|(table, name, _)| *table == set.table && *name == set.name);
         all.flat_map(|(_, _, elements)| elements)
+    }
+    // What packets add is not wanted or unwanted, as in a difference.
+    if set.flags.dynamic && of(want, set).next().is_none() {
+        return None;
     }
     let what = format!("set {} {}", set.table, set.name);
     // There may be a great many of them. What was added twice is there once.
