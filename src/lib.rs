@@ -1,6 +1,15 @@
-#![doc = include_str!("../README.md")]
+// Examples for the sandbox need it.
+#![cfg_attr(feature = "sandbox", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "sandbox"),
+    doc = "The rules layer of ringfence alone: nf_tables and nflog, without the sandbox."
+)]
 //!
-#![doc = include_str!("../docs/library.md")]
+#![cfg_attr(feature = "sandbox", doc = include_str!("../docs/library.md"))]
+#![cfg_attr(
+    not(feature = "sandbox"),
+    doc = "Begin with [`nft`], [`nft::statements`] and [`kernel::nftables::Socket`]; what it costs and five whole programs are in `docs/library.md`."
+)]
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

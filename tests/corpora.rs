@@ -1,6 +1,7 @@
 //! Replays the fuzzers' seeds and everything that once crashed, through the very functions that the fuzz targets call.
 //!
 //! What it proves is told in `docs/testing.md`; how to fuzz, too.
+#![cfg(feature = "sandbox")]
 
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;

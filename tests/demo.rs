@@ -1,6 +1,7 @@
 //! `ringfence demo`, as anybody sees it who runs it.
 //!
 //! The demo makes namespaces of its own; that the machine's own namespace is left alone is part of what is tested.
+#![cfg(feature = "cli")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

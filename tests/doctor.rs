@@ -3,6 +3,7 @@
 //!
 //! Each test makes a network namespace of its own and starts the program in it. What else a situation takes is set up by unshare(1),
 //! mount(8) and setpriv(1), which are in every Debian.
+#![cfg(feature = "cli")]
 
 use std::collections::BTreeSet;
 use std::io::Write;

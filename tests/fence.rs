@@ -3,6 +3,7 @@
 //! Nothing is believed here because a program inside said so. Every test watches the wire on the internet's side, where no
 //! frame may come from a sandbox but those of flows that were let out, and where a frame that was let out is seen first, so that
 //! it is known to be watched. What is for the host itself is watched by servers there.
+#![cfg(feature = "cli")]
 
 mod support;
 

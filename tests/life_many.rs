@@ -1,4 +1,5 @@
 //! Two hundred sandboxes of one process at once. Alone in its binary, for it counts the process's file descriptors.
+#![cfg(feature = "cli")]
 
 #[path = "support/mod.rs"]
 mod support;

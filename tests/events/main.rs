@@ -1,4 +1,5 @@
 //! What a fence refuses, told: the receiver of an nflog group, and `ringfence events` beside a real fence.
+#![cfg(feature = "cli")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,5 @@
 //! Files under Landlock: what a command may touch, what it may not, and that a terminal can still be had.
+#![cfg(feature = "cli")]
 
 #[path = "../support/mod.rs"]
 mod support;

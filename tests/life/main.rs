@@ -1,4 +1,5 @@
 //! What a sandbox's life and death leave behind, wherever and however it ends: nothing.
+#![cfg(feature = "cli")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -2,6 +2,7 @@
 //!
 //! Every test makes a network namespace of its own that has no link to anything, and plays host, sandbox and internet
 //! inside. What needs another mount or user namespace runs this test binary again, for that one test.
+#![cfg(feature = "cli")]
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream};

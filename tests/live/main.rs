@@ -1,4 +1,5 @@
 //! A fence that changes while it stands: names that come and go with their answers, endpoints by order of the owner.
+#![cfg(feature = "cli")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,6 +1,7 @@
 //! Real programs through the fence: clients that people use, terminals, streams, exit statuses, proxies of others.
 //!
 //! Each needs a program that may not be here, and then says so loudly; with `RINGFENCE_TEST_ORACLES=require` it fails.
+#![cfg(feature = "cli")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,5 @@
 //! Somebody else changes the rules of a fence: it is told, mended, or the end. With the real nft(8), on either side.
+#![cfg(feature = "cli")]
 
 #[path = "../support/mod.rs"]
 mod support;

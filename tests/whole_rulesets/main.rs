@@ -8,6 +8,7 @@
 //! - `RINGFENCE_RULESET_SEEDS=N`: how many rulesets to generate
 //! - `RINGFENCE_RULESETS_FOLDER=PATH`: scripts from elsewhere, `*.nft`, for the test that takes them
 //! - `RINGFENCE_RULESETS_PROGRAM=PATH`: another `ringfence` to try
+#![cfg(feature = "cli")]
 
 mod becomes;
 mod beyond;

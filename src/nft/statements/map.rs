@@ -111,7 +111,7 @@ impl<K: Key, D: MapValue> MapOf<K, D> {
     ///
     /// # Errors
     ///
-    /// [`StatementError::OfRanges`] when a key is a range and the map is not of ranges, [`StatementError::TooLong`] when the fields of a key
+    /// [`StatementError::NoRanges`] when a key is a range and the map is not of ranges, [`StatementError::TooLong`] when the fields of a key
     /// or value don't fit the registers, [`StatementError::Overlap`] when two keys stand for the same.
     pub fn elements<S: Spanning<K>>(
         &self,
