@@ -5,7 +5,7 @@ use crate::nft::{KnownObject, ObjectType};
 /// Words that nft(8)'s grammar keeps for itself where a table, chain or set is named.
 ///
 /// Found by asking nft 1.0.6 with the words of its grammar, and adding words of later versions. A word that is missing here
-/// makes nft(8) refuse the text; it can't make it mean something else. `tests/nft_syntax.rs` asks again.
+/// makes nft(8) refuse the text; it can't make it mean something else. `tests/nft_syntax` asks again.
 const RESERVED: &[&str] = &[
     "accept",
     "add",
