@@ -8,6 +8,7 @@
 //! netlink(7); `linux/netfilter/nfnetlink.h`; `net/netfilter/nfnetlink.c`: `nfnetlink_rcv_batch`.
 #![allow(unsafe_code)]
 
+mod ask;
 mod dry_run;
 mod monitor;
 mod read;
