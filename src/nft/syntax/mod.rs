@@ -5,6 +5,7 @@
 //! and [`Syntax::unshown`] lists it, so that nobody takes a text with holes for the whole.
 
 mod apart;
+mod compare;
 mod element;
 mod field;
 mod header;

@@ -90,7 +90,7 @@ impl Reader<'_> {
                     let places = [min, ports.min, max, ports.max].map(|register| usize::from(register.index()));
                     let start = places[0];
                     places == [start, start + width / 4, start + width / 4 + 1, start + width / 2 + 1]
-                }) && self.width(min) == Some(2 * (width + 4)) =>
+                }) && self.peek(min).map(|value| value.width) == Some(2 * (width + 4)) =>
             {
                 let value = self.take(min.index().into())?;
                 let text = self.bare(&value)?;
@@ -100,7 +100,7 @@ impl Reader<'_> {
             Some(RegisterRange { min, max })
                 if nat.ports.is_none()
                     && usize::from(max.index()) == usize::from(min.index()) + width / 4
-                    && self.width(min) == Some(2 * width) =>
+                    && self.peek(min).map(|value| value.width) == Some(2 * width) =>
             {
                 let value = self.take(min.index().into())?;
                 self.bare(&value)?
