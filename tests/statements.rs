@@ -257,6 +257,31 @@ fn inet() -> Cases<Inet> {
         "", "ct mark set ip saddr map @classes" => |w: &W| w.rule().set_ct_mark_by(IP_SADDR, &w.classes).done();
         "", "meta priority set tcp dport map { 22 : 1:2, 80 : 1:3 }" => |w: &W| w.rule().set_priority_by(TCP_DPORT, [(22, Class(0x1_0002)), (80, Class(0x1_0003))]).done();
         "", "meta mark set numgen inc mod 2 map { 0 : 7, 1 : 9 }" => |w: &W| w.rule().set_mark_by(numgen_inc(2), [(0, Mark(7)), (1, Mark(9))]).done();
+        "", "meta cpu . iifname vmap { 0 . \"eth0\" : accept, 1 . \"eth1\" : drop }" => |w: &W| w.rule().vmap((CPU, IIFNAME), [((0, interface("eth0")), Verdict::Accept), ((1, interface("eth1")), Verdict::Drop)]).done();
+        "", "iifname . ip saddr { \"eth0\" . 10.0.0.0/24 }" => |w: &W| w.rule().within((IIFNAME, IP_SADDR), [(interface("eth0"), net("10.0.0.0/24"))]).done();
+        "", "ct bytes . meta mark { 5-9 . 1, 10 . 2 }" => |w: &W| w.rule().within((CT_BYTES, MARK), [(5..=9, 1..=1), (10..=10, 2..=2)]).done();
+        "", "ether saddr . ip saddr . meta l4proto . th dport . meta pkttype { 02:00:00:00:00:01 . 10.0.0.1 . tcp . 80 . host }" => |w: &W| w.rule().within((ETHER_SADDR, IP_SADDR, L4PROTO, TH_DPORT, PKTTYPE), [(MAC, v4("10.0.0.1"), Protocol::TCP, 80, PacketType::HOST)]).done();
+        "", "ether saddr . ip saddr . ip protocol . th dport . meta skuid { 02:00:00:00:00:01 . 10.0.0.0/8 . tcp . 80-90 . 1000-1009 }" => |w: &W| w.rule().within((ETHER_SADDR, IP_SADDR, IP_PROTOCOL, TH_DPORT, SKUID), [(MAC, net("10.0.0.0/8"), Protocol::TCP, 80..=90, 1000..=1009)]).done();
+        "", "tcp dport { 22, 80 } ip saddr . th sport { 10.0.0.1 . 53 }" => |w: &W| w.rule().tcp_dport([22, 80]).within((IP_SADDR, TH_SPORT), [(v4("10.0.0.1"), 53)]).done();
+        "", "meta mark { 1, 2 } meta priority { 1:2, 1:3 } meta mark set tcp dport map { 22 : 1 }" => |w: &W| w.rule().mark([1, 2]).priority([0x1_0002, 0x1_0003]).set_mark_by(TCP_DPORT, [(22, Mark(1))]).done();
+        "", "ct original ip saddr 10.0.0.0/8" => |w: &W| w.rule().ct_original_saddr(net("10.0.0.0/8")).done();
+        "", "ct original ip saddr 10.0.0.0/9" => |w: &W| w.rule().ct_original_saddr(net("10.0.0.0/9")).done();
+        "", "ct original ip saddr { 10.0.0.0/9, 10.200.0.1 }" => |w: &W| w.rule().ct_original_saddr([net("10.0.0.0/9"), net("10.200.0.1/32")]).done();
+        "", "ct count 5 accept" => |w: &W| w.rule().flows_up_to(5).accept();
+        "", "meta pkttype { broadcast, multicast } drop" => |w: &W| w.rule().pkttype([PacketType::BROADCAST, PacketType::MULTICAST]).drop();
+        "", "meta protocol vmap { ip : accept, ip6 : drop }" => |w: &W| w.rule().vmap(PROTOCOL, [(EtherType::IP, Verdict::Accept), (EtherType::IP6, Verdict::Drop)]).done();
+        "", "ip6 saddr . tcp dport { 2001:db8::/33 . 1-5, ::1 . 9 }" => |w: &W| w.rule().within((IP6_SADDR, TCP_DPORT), [(net6("2001:db8::/33"), 1..=5), (net6("::1/128"), 9..=9)]).done();
+        "", "meta mark set jhash tcp sport mod 4 seed 7 map { 0 : 7, 1 : 9 }" => |w: &W| w.rule().set_mark_by(jhash(TCP_SPORT, 4).seed(7), [(0, Mark(7)), (1, Mark(9))]).done();
+        "", "meta mark set jhash ether saddr mod 4 seed 7 map { 0-1 : 7, 2-3 : 9 }" => |w: &W| w.rule().set_mark_by(jhash(ETHER_SADDR, 4).seed(7), [(0..=1, Mark(7)), (2..=3, Mark(9))]).done();
+        "", "meta mark set jhash ip protocol . ether saddr . tcp sport mod 4 seed 7 map { 0 : 7 }" => |w: &W| w.rule().set_mark_by(jhash((IP_PROTOCOL, ETHER_SADDR, TCP_SPORT), 4).seed(7), [(0, Mark(7))]).done();
+        "", "ether saddr 02:00:00:00:00:01 ip saddr 10.0.0.1" => |w: &W| w.rule().ether_saddr(MAC).ip_saddr(v4("10.0.0.1")).done();
+        "", "ether saddr 02:00:00:00:00:01 icmp type echo-request" => |w: &W| w.rule().ether_saddr(MAC).icmp_type(IcmpType::ECHO_REQUEST).done();
+        "", "ether type ip6 ip6 saddr ::1" => |w: &W| w.rule().ether_type(EtherType::IP6).ip6_saddr(v6("::1")).done();
+        "", "ether type ip ip protocol tcp" => |w: &W| w.rule().ether_type(EtherType::IP).ip_protocol(Protocol::TCP).done();
+        "", "ether type ip6 icmpv6 type echo-request" => |w: &W| w.rule().ether_type(EtherType::IP6).icmpv6_type(Icmpv6Type::ECHO_REQUEST).done();
+        "", "vlan id 10 ip6 saddr ::1" => |w: &W| w.rule().vlan_id(10).ip6_saddr(v6("::1")).done();
+        "", "ip saddr . ether saddr { 10.0.0.1 . 02:00:00:00:00:01 }" => |w: &W| w.rule().within((IP_SADDR, ETHER_SADDR), [(v4("10.0.0.1"), MAC)]).done();
+        INPUT, "ether type ip reject" => |w: &W| w.rule().ether_type(EtherType::IP).reject();
         "", "counter" => |w: &W| w.rule().counter().done();
         "", "counter accept comment \"why\"" => |w: &W| w.rule().counter().comment(ringfence::nft::Comment::new("why").unwrap()).accept();
         "", "counter name hits" => |w: &W| w.rule().counter_named(&object("hits")).done();
@@ -382,6 +407,11 @@ fn bridge() -> Cases<Bridge> {
         "", "vlan id 10" => |w: &W| w.rule().vlan_id(10).done();
         "", "vlan id 10 ip saddr 1.1.1.1" => |w: &W| w.rule().vlan_id(10).ip_saddr(v4("1.1.1.1")).done();
         "", "ether type vlan ip saddr 1.2.3.4" => |w: &W| w.rule().ether_type(EtherType::VLAN).ip_saddr(v4("1.2.3.4")).done();
+        "", "ether saddr . ip saddr { 02:00:00:00:00:01 . 10.0.0.0/8 } accept" => |w: &W| w.rule().within((ETHER_SADDR, IP_SADDR), [(MAC, net("10.0.0.0/8"))]).accept();
+        "", "iifname . ether saddr { \"eth0\" . 02:00:00:00:00:01 } accept" => |w: &W| w.rule().within((IIFNAME, ETHER_SADDR), [(interface("eth0"), MAC)]).accept();
+        "", "ip saddr . tcp dport vmap @ways" => |w: &W| w.rule().vmap((IP_SADDR, TCP_DPORT), &w.ways).done();
+        "", "arp saddr ip . arp saddr ether { 10.0.0.1 . 02:00:00:00:00:01 }" => |w: &W| w.rule().within((ARP_SADDR_IP, ARP_SADDR_ETHER), [(v4("10.0.0.1"), MAC)]).done();
+        "", "meta mark set ether type map { ip : 1, arp : 2 }" => |w: &W| w.rule().set_mark_by(ETHER_TYPE, [(EtherType::IP, Mark(1)), (EtherType::ARP, Mark(2))]).done();
         "", "ip daddr @addresses" => |w: &W| w.rule().ip_daddr(&w.addresses).done();
     }
 }
@@ -403,6 +433,14 @@ fn netdev() -> Cases<Netdev> {
         "", "ip protocol tcp tcp dport 5" => |w: &W| w.rule().ip_protocol(Protocol::TCP).tcp_dport(5).done();
         "", "limit rate 5/second meta mark set 7" => |w: &W| w.rule().limit(Limit::packets(5, Per::Second)).set_mark(7).done();
         "", "update @recent { ip saddr limit rate over 5/second } drop" => |w: &W| w.rule().update(&w.recent, IP_SADDR, Each::new().limit(Limit::packets(5, Per::Second).past())).drop();
+        "", "ether saddr . ip saddr { 02:00:00:00:00:01 . 10.0.0.0/8 } accept" => |w: &W| w.rule().within((ETHER_SADDR, IP_SADDR), [(MAC, net("10.0.0.0/8"))]).accept();
+        "", "iifname . ether saddr { \"eth0\" . 02:00:00:00:00:01 } accept" => |w: &W| w.rule().within((IIFNAME, ETHER_SADDR), [(interface("eth0"), MAC)]).accept();
+        "", "ip saddr . tcp dport vmap @ways" => |w: &W| w.rule().vmap((IP_SADDR, TCP_DPORT), &w.ways).done();
+        "", "arp saddr ip . arp saddr ether { 10.0.0.1 . 02:00:00:00:00:01 }" => |w: &W| w.rule().within((ARP_SADDR_IP, ARP_SADDR_ETHER), [(v4("10.0.0.1"), MAC)]).done();
+        "", "meta mark set ether type map { ip : 1, arp : 2 }" => |w: &W| w.rule().set_mark_by(ETHER_TYPE, [(EtherType::IP, Mark(1)), (EtherType::ARP, Mark(2))]).done();
+        "", "ether daddr 02:00:00:00:00:01 arp operation request" => |w: &W| w.rule().ether_daddr(MAC).arp_operation(ArpOperation::REQUEST).done();
+        "", "ether daddr 02:00:00:00:00:01 ip6 saddr ::1" => |w: &W| w.rule().ether_daddr(MAC).ip6_saddr(v6("::1")).done();
+        "", "vlan id 5 ip saddr 10.0.0.1" => |w: &W| w.rule().vlan_id(5).ip_saddr(v4("10.0.0.1")).done();
         "type filter hook ingress device lo priority 0;", "fwd to lo" => |w: &W| w.rule().forward_to(1);
     }
 }
@@ -412,6 +450,8 @@ fn arp() -> Cases<Arp> {
     rows! { Arp, "chain other { }";
         "", "arp operation request accept" => |w: &W| w.rule().arp_operation(ArpOperation::REQUEST).accept();
         "", "arp saddr ip 10.0.0.0/8 drop" => |w: &W| w.rule().arp_saddr_ip(net("10.0.0.0/8")).drop();
+        "", "arp operation { request, reply } arp saddr ip . arp daddr ip { 10.0.0.0/24 . 10.0.0.1 } drop" => |w: &W| w.rule().arp_operation([ArpOperation::REQUEST, ArpOperation::REPLY]).within((ARP_SADDR_IP, ARP_DADDR_IP), [(net("10.0.0.0/24"), net("10.0.0.1/32"))]).drop();
+        "", "meta mark set arp saddr ip map { 10.0.0.0/24 : 5 }" => |w: &W| w.rule().set_mark_by(ARP_SADDR_IP, [(net("10.0.0.0/24"), Mark(5))]).done();
         "", "iifname \"eth0\" arp daddr ip 10.0.0.1 counter drop" => |w: &W| w.rule().iifname(interface("eth0")).arp_daddr_ip(v4("10.0.0.1")).counter().drop();
     }
 }

@@ -64,6 +64,8 @@ pub(super) enum Proves {
     Nothing,
     Family,
     Network,
+    /// As [`Proves::Network`], of what the frame says of itself.
+    Frame,
     Transport,
 }
 
@@ -264,7 +266,7 @@ fields! {
     "icmpv6 type" ICMPV6_TYPE icmpv6_type: Icmpv6Type, V6 = transport(0, 1), Needs::Icmpv6;
     "ether saddr" ETHER_SADDR ether_saddr: EtherAddr, Ether = link(6, 6), Needs::Ether;
     "ether daddr" ETHER_DADDR ether_daddr: EtherAddr, Ether = link(0, 6), Needs::Ether;
-    "ether type" ETHER_TYPE ether_type: EtherType, Ether = link(12, 2), Needs::Ether, Network;
+    "ether type" ETHER_TYPE ether_type: EtherType, Ether = link(12, 2), Needs::Ether, Frame;
     "arp operation" ARP_OPERATION arp_operation: ArpOperation, Arp = network(6, 2), ARP;
     "arp saddr ether" ARP_SADDR_ETHER arp_saddr_ether: EtherAddr, Arp = network(8, 6), ARP;
     "arp saddr ip" ARP_SADDR_IP arp_saddr_ip: Ipv4Addr, Arp = network(14, 4), ARP;

@@ -117,19 +117,20 @@ impl Lowering {
 
     /// Makes sure that the packet is of that network protocol.
     ///
-    /// nft(8) asks a bridge's frames for their own EtherType where what follows is not in the network header, and the packet's protocol
-    /// where it is. `in_header` says which.
+    /// nft(8) asks frames for their own EtherType once they are known to be Ethernet's; those of a bridge, which always are, only where what
+    /// follows is not in the network header. `in_header` says whether it is.
     pub fn need_network(&mut self, want: EtherType, in_header: bool) -> Result<(), StatementError> {
         if !self.learn_network(want)? {
             return Ok(());
         }
         match self.table.family {
+            _ if self.vlan => self.ether_type(16, want),
+            Family::Bridge if in_header => self.equals(MetaKey::Protocol, want.to_data()),
+            _ if self.ether => self.ether_type(12, want),
             Family::Inet => {
                 let family = if want == EtherType::IP { Family::Ip } else { Family::Ip6 };
                 self.equals(MetaKey::NfProto, Data::byte(family.to_wire()));
             }
-            _ if self.vlan => self.ether_type(16, want),
-            Family::Bridge if !in_header => self.ether_type(12, want),
             _ => self.equals(MetaKey::Protocol, want.to_data()),
         }
         Ok(())
@@ -200,11 +201,11 @@ impl Lowering {
                 };
                 self.learn_network(network)?;
             }
-            (Proves::Network, [high, low]) => {
+            (Proves::Network | Proves::Frame, [high, low]) => {
                 let protocol = EtherType(u16::from_be_bytes([*high, *low]));
                 if protocol == EtherType::VLAN {
                     self.vlan = true;
-                } else if self.table.family != Family::Inet {
+                } else if proves == Proves::Frame || self.table.family != Family::Inet {
                     self.learn_network(protocol)?;
                 }
             }
@@ -351,7 +352,9 @@ impl Lowering {
                     // What is hashed goes behind what comes out, in registers of 16 bytes.
                     let begin = (slot + 1).next_multiple_of(4);
                     let end = self.load_behind(begin, of, false, loads)?;
-                    let of = Hash::Jenkins { sreg: register(begin)?, len: (end - begin) as u32 * 4, seed: *seed };
+                    // One field is hashed without what fills up its register.
+                    let len = if let [one] = &of[..] { one.size } else { (end - begin) * 4 };
+                    let of = Hash::Jenkins { sreg: register(begin)?, len: len as u32, seed: *seed };
                     loads.push(Expr::Hash { of, modulus: *modulus, offset: 0, dreg });
                 }
             }

@@ -76,11 +76,10 @@
 //!
 //! Where nft(8) joins comparisons in a way that changes what they mean, they stay apart. By other expressions, for the same packets:
 //!
-//! - where a rule names a protocol itself, in front of what depends on it: `meta l4proto icmp icmp type 8` and `ether type ip6 ip6 saddr A` ask
-//!   in family inet for the network protocol too (so ICMP within IPv6 is not met), `vlan id 10 ip6 saddr A` asks for that and not for the tag's
-//!   type, and `meta protocol vlan vlan id 5` asks once;
-//! - `ether daddr M arp operation request` asks in family netdev for the packet's protocol, not the frame's;
-//! - `ether type ip reject` in family inet refuses by a code that fits either protocol (`icmpx`);
+//! - where a rule names a protocol itself, in front of what depends on it: `meta l4proto icmp icmp type 8` asks in family inet for the network
+//!   protocol too (so ICMP within IPv6 is not met), and `meta protocol vlan vlan id 5` asks once;
+//! - `ether saddr M tcp dport N ip saddr A` compares the frame's address and type where the address stands, not behind the port;
+//! - `meta l4proto`, of one byte, is not turned to network byte order among ranges of several fields;
 //! - `meta protocol ip` in family ip, which says nothing there, is asked;
 //! - a rule's own set with the same value twice has room for both.
 
