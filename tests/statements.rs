@@ -697,3 +697,40 @@ fn sets_and_maps_with_elements_are_as_nft_has_them() {
     assert!(VerdictMapOf::<(Ipv4Addr, Port)>::of(read("ways")).is_ok());
     assert!(SetOf::<(Mark, Ipv4Addr)>::of(read("spans")).is_ok());
 }
+
+/// What comes and goes by and by.
+#[test]
+fn ranges_are_taken_out_as_they_were_put_in() {
+    let Ok((_netns, socket)) = Netns::create_with(Socket::open) else {
+        return skip("no network namespace to be had");
+    };
+    let mut socket = socket.unwrap();
+    let (world, table) = (World::<Inet>::new("c"), TableOf::<Inet>::new("t").unwrap());
+    let mut ruleset = Ruleset { tables: vec![table.declare()], ..Ruleset::default() };
+    ruleset.chains = vec![world.other.declare()];
+    ruleset.sets =
+        vec![world.nets.declare(), world.spans.declare(), world.classes.declare(), world.addresses.declare()];
+    // What is below all ranges is told once, and a key that is there twice as well.
+    for one in [net("10.1.0.0/24"), net("10.2.0.0/24")] {
+        ruleset.push_elements(world.nets.spans([one]).unwrap());
+    }
+    ruleset.push_elements(world.addresses.elements([v4("10.0.0.1"), v4("10.0.0.1")]).unwrap());
+    socket.commit(&ruleset.create()).unwrap();
+    socket.verify(&ruleset).unwrap();
+    let mut change = |verb: Verb, elements: Elements| {
+        let mut transaction = Transaction::new();
+        transaction.push_elements(verb, elements);
+        socket.commit(&transaction).map(|_| ()).map_err(|error| error.chain().to_string())
+    };
+    let (one, other) = (net("10.0.0.0/24"), net("10.0.2.0/24"));
+    for verb in [Verb::Add, Verb::Delete, Verb::Create, Verb::Delete] {
+        for one in [one, other] {
+            assert_eq!(change(verb, world.nets.spans([one]).unwrap()), Ok(()), "{verb:?} {one}");
+            assert_eq!(change(verb, world.spans.spans([(1..=5, one)]).unwrap()), Ok(()), "{verb:?} {one}");
+            assert_eq!(change(verb, world.classes.elements([(one, Mark(1))]).unwrap()), Ok(()), "{verb:?} {one}");
+        }
+    }
+    let dumped = socket.ruleset().unwrap();
+    let left = dumped.elements.iter().flat_map(|(_, _, elements)| elements).filter(|element| !element.interval_end);
+    assert_eq!(left.count(), 3);
+}

@@ -208,6 +208,9 @@ impl<F: TableFamily> Statements<F> {
                 return Err(StatementError::Zero { what: "time-out" });
             }
             exprs.iter().try_for_each(possible)?;
+            if exprs.len() > 2 {
+                return Err(StatementError::TooMuch(exprs.len()));
+            }
             let loads = lowering.load(&fields.parts(), false)?;
             let (key, set) = (Register::FIRST, set.name().clone());
             let change = Dynset { set, op, key, data: None, timeout, negated: false, exprs };

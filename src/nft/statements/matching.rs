@@ -17,6 +17,8 @@ impl<F: TableFamily> Statements<F> {
 
     /// Matches when a set, or a list, has the fields' values. nft(8): `FIELD . FIELD @SET`, `FIELD . FIELD { VALUE . VALUE, … }`.
     ///
+    /// In a list of ranges of several fields no two may overlap: the kernel refuses them, by the element (`File exists`).
+    ///
     /// # Examples
     ///
     /// ```

@@ -180,6 +180,9 @@ pub enum StatementError {
     /// More expressions than a rule may have.
     #[error("a rule of {0} expressions, more than the kernel's 128")]
     TooMany(usize),
+    /// More to be done for each element of a set than the kernel keeps there.
+    #[error("{0} expressions for each element of a set, more than the kernel's 2")]
+    TooMuch(usize),
     /// Bits that a field does not have.
     #[error("{value} does not fit a field of {bits} bits")]
     TooLarge {
@@ -335,6 +338,8 @@ mod tests {
         assert_eq!(add, Err(StatementError::OfRanges(ranges.name().clone())));
         let never = rule().add_to(&single, MARK, Each::new().timeout(std::time::Duration::ZERO)).done();
         assert_eq!(never.unwrap_err().to_string(), "a time-out of zero");
+        let much = Each::new().counter().limit(crate::nft::Limit::packets(1, Per::Day)).flows_over(3);
+        assert_eq!(rule().add_to(&single, MARK, much).done(), Err(StatementError::TooMuch(3)));
         // The kernel's byte order is turned for ranges, whichever way it is written.
         let (one, other) = (rule().mark(&ranges).drop().unwrap(), rule().within(MARK, &ranges).drop().unwrap());
         assert_eq!(one.rule(), other.rule());
@@ -433,6 +438,7 @@ mod tests {
 
     #[test]
     fn sets_of_rules_get_free_names() {
+        let table = TableOf::<Inet>::new("t").unwrap();
         let rule = || chain::<Inet>().rule().tcp_dport([1, 2]).mark([1, 2]).accept().unwrap();
         let mut ruleset = Ruleset::default();
         ruleset.push_rule(rule());
@@ -441,5 +447,12 @@ mod tests {
         assert_eq!(names, ["__set0", "__set1", "__set2", "__set3"]);
         let used: Vec<_> = ruleset.rules.iter().flat_map(|rule| rule.exprs.iter().filter_map(Expr::set)).collect();
         assert_eq!(used.iter().map(|name| name.as_str()).collect::<Vec<_>>(), names);
+        // Many at once, names that somebody else gave among them.
+        ruleset.sets.push(table.set::<Port>("__set9").unwrap().declare());
+        ruleset.sets.push(table.set::<Port>("__set10_").unwrap().declare());
+        ruleset.sets.push(TableOf::<Inet>::new("u").unwrap().set::<Port>("__set77").unwrap().declare());
+        ruleset.push_rules([rule(), chain::<Inet>().rule().vmap(MARK, [(1, Verdict::Drop)]).done().unwrap()]);
+        let names: Vec<_> = ruleset.sets[7..].iter().map(|set| set.name.as_str()).collect();
+        assert_eq!(names, ["__set10", "__set11", "__map0"]);
     }
 }

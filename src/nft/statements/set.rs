@@ -1,6 +1,7 @@
 //! Handles of named sets whose keys have a type.
 
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -113,13 +114,19 @@ impl<K: Key> SetOf<K> {
         Ok(Element::new(key.key().map_err(|_| StatementError::TooLong)?))
     }
 
-    /// Elements with these keys.
+    /// Elements with these keys. A key that is there twice counts once.
     ///
     /// # Errors
     ///
     /// As [`Self::element`].
     pub fn elements(&self, keys: impl IntoIterator<Item: Borrow<K>>) -> Result<Elements, StatementError> {
-        let elements = keys.into_iter().map(|key| self.element(key.borrow())).collect::<Result<_, _>>()?;
+        let (mut elements, mut known) = (Vec::new(), HashSet::new());
+        for key in keys {
+            let element = self.element(key.borrow())?;
+            if known.insert(element.key.clone()) {
+                elements.push(element);
+            }
+        }
         Ok(self.holding(elements))
     }
 
