@@ -46,6 +46,7 @@ struct World<F> {
     servers: MapOf<Port, (Ipv4Addr, Port)>,
     servers6: MapOf<(Ipv6Addr, Port), Ipv6Addr>,
     moved: MapOf<Port, Port>,
+    dscps: SetOf<Dscp>,
     other: ChainOf<F>,
 }
 
@@ -68,6 +69,7 @@ impl<F: TableFamily> World<F> {
             servers: table.map("servers").unwrap(),
             servers6: table.map("servers6").unwrap(),
             moved: table.map("moved").unwrap(),
+            dscps: table.set("dscps").unwrap(),
             other: table.chain("other").unwrap(),
         }
     }
@@ -92,6 +94,7 @@ const SETS: &str = "
     map servers { type inet_service : ipv4_addr . inet_service; }
     map servers6 { type ipv6_addr . inet_service : ipv6_addr; }
     map moved { type inet_service : inet_service; }
+    set dscps { type dscp; }
     counter hits { }
     quota spent { 1000 bytes }
     limit slow { rate 5/second }
@@ -121,6 +124,7 @@ const MAC2: EtherAddr = EtherAddr([2, 0, 0, 0, 0, 2]);
 
 const PRE_NAT: &str = "type nat hook prerouting priority -100;";
 const POST_NAT: &str = "type nat hook postrouting priority 100;";
+const PREROUTING: &str = "type filter hook prerouting priority -150;";
 const INPUT: &str = "type filter hook input priority 0;";
 
 macro_rules! rows {
@@ -282,6 +286,57 @@ fn inet() -> Cases<Inet> {
         "", "vlan id 10 ip6 saddr ::1" => |w: &W| w.rule().vlan_id(10).ip6_saddr(v6("::1")).done();
         "", "ip saddr . ether saddr { 10.0.0.1 . 02:00:00:00:00:01 }" => |w: &W| w.rule().within((IP_SADDR, ETHER_SADDR), [(v4("10.0.0.1"), MAC)]).done();
         INPUT, "ether type ip reject" => |w: &W| w.rule().ether_type(EtherType::IP).reject();
+        "", "tcp flags & (fin | syn | rst | ack) != syn ct state new drop" => |w: &W| w.rule().tcp_flags(not(TcpFlags::SYN), TcpFlags::FIN | TcpFlags::SYN | TcpFlags::RST | TcpFlags::ACK).ct_state(CtStates::NEW).drop();
+        "", "tcp flags != syn" => |w: &W| w.rule().matches(TCP_FLAGS, not(TcpFlags::SYN)).done();
+        "", "tcp flags vmap { syn : accept, fin : drop }" => |w: &W| w.rule().vmap(TCP_FLAGS, [(TcpFlags::SYN, Verdict::Accept), (TcpFlags::FIN, Verdict::Drop)]).done();
+        "", "meta mark & 0xff != 1" => |w: &W| w.rule().masked(MARK, 0xff, not(1)).done();
+        "", "meta mark & 0xff 1-5" => |w: &W| w.rule().masked(MARK, 0xff, 1..=5).done();
+        "", "meta mark & 0xff < 7" => |w: &W| w.rule().masked(MARK, 0xff, less_than(7)).done();
+        "", "meta mark & 0xff { 1, 5 }" => |w: &W| w.rule().masked(MARK, 0xff, [1, 5]).done();
+        "", "ip saddr & 255.255.255.0 == 10.0.0.0" => |w: &W| w.rule().masked(IP_SADDR, v4("255.255.255.0"), v4("10.0.0.0")).done();
+        "", "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00" => |w: &W| w.rule().masked(ETHER_DADDR, EtherAddr([1, 0, 0, 0, 0, 0]), EtherAddr([1, 0, 0, 0, 0, 0])).done();
+        "", "ct status & dnat == 0" => |w: &W| w.rule().masked(CT_STATUS, CtStatus::DNAT, CtStatus(0)).done();
+        "", "ip dscp != cs1" => |w: &W| w.rule().ip_dscp(not(Dscp::CS1)).done();
+        "", "ip dscp 1-5" => |w: &W| w.rule().ip_dscp(1..=5).done();
+        "", "ip dscp < 9" => |w: &W| w.rule().ip_dscp(less_than(9)).done();
+        "", "ip dscp . ip saddr { cs1 . 10.0.0.1 }" => |w: &W| w.rule().within((IP_DSCP, IP_SADDR), [(Dscp::CS1, v4("10.0.0.1"))]).done();
+        "", "ip dscp @dscps" => |w: &W| w.rule().ip_dscp(&w.dscps).done();
+        "", "ip6 dscp cs1" => |w: &W| w.rule().ip6_dscp(Dscp::CS1).done();
+        "", "ip dscp set ef" => |w: &W| w.rule().set_ip_dscp(Dscp::EF).done();
+        "", "tcp dport 22 ip6 dscp set cs6" => |w: &W| w.rule().tcp_dport(22).set_ip6_dscp(Dscp::CS6).done();
+        "", "vlan id 1-10" => |w: &W| w.rule().vlan_id(1..=10).done();
+        "", "vlan id != 5" => |w: &W| w.rule().vlan_id(not(5)).done();
+        "", "vlan id { 1, 2 }" => |w: &W| w.rule().vlan_id([1, 2]).done();
+        "", "vlan id { 1-5, 9 }" => |w: &W| w.rule().vlan_id([1..=5, 9..=9]).done();
+        "", "vlan id . ether saddr { 5 . 02:00:00:00:00:01 }" => |w: &W| w.rule().within((VLAN_ID, ETHER_SADDR), [(5, MAC)]).done();
+        "", "vlan pcp 3" => |w: &W| w.rule().vlan_pcp(3).done();
+        "", "icmpv6 code 1" => |w: &W| w.rule().icmpv6_code(1).done();
+        "", "esp spi 100" => |w: &W| w.rule().esp_spi(100).done();
+        "", "tcp option maxseg size 1-500 drop" => |w: &W| w.rule().tcp_option_maxseg(1..=500).drop();
+        "", "tcp option maxseg size != 0-500" => |w: &W| w.rule().tcp_option_maxseg(not(0..=500)).done();
+        "", "meta nfproto vmap { ipv4 : accept, ipv6 : drop }" => |w: &W| w.rule().vmap(NFPROTO, [(NfProto::IPV4, Verdict::Accept), (NfProto::IPV6, Verdict::Drop)]).done();
+        "", "meta iiftype ether" => |w: &W| w.rule().iiftype(1).done();
+        "", "meta hour \"08:00\"-\"17:00\"" => |w: &W| w.rule().hour(8 * 3600..=17 * 3600).done();
+        "", "meta day { \"Saturday\", \"Sunday\" }" => |w: &W| w.rule().day([6, 0]).done();
+        "", "meta ipsec exists" => |w: &W| w.rule().ipsec(true).done();
+        "", "ct reply ip saddr 10.0.0.1" => |w: &W| w.rule().ct_reply_saddr(v4("10.0.0.1")).done();
+        "", "ct zone 5" => |w: &W| w.rule().ct_zone(5).done();
+        "", "ct zone set 5" => |w: &W| w.rule().set_ct_zone(5).done();
+        "", "socket wildcard 0 socket transparent 1 accept" => |w: &W| w.rule().socket_wildcard(false).socket_transparent(true).accept();
+        "", "log" => |w: &W| w.rule().log(Syslog::line()).done();
+        "", "log level debug drop" => |w: &W| w.rule().log(Syslog::line().level(LogLevel::Debug)).drop();
+        "", "meta mark set meta mark & 0xffffff00 | 0x1" => |w: &W| w.rule().set_mark_bits(0xff, 0x1).done();
+        "", "meta mark set meta mark or 0x10" => |w: &W| w.rule().set_mark_bits(0, 0x10).done();
+        "", "ct mark set ct mark and 0xff" => |w: &W| w.rule().set_ct_mark_bits(!0xff, 0).done();
+        "", "meta mark set numgen inc mod 4" => |w: &W| w.rule().set_mark_from(numgen_inc(4)).done();
+        "", "meta mark set jhash ip saddr . tcp sport mod 4 seed 7" => |w: &W| w.rule().set_mark_from(jhash((IP_SADDR, TCP_SPORT), 4).seed(7)).done();
+        "", "meta mark set symhash mod 4" => |w: &W| w.rule().set_mark_from(symhash(4)).done();
+        "", "symhash mod 4 vmap { 0 : accept, 1 : drop }" => |w: &W| w.rule().vmap(symhash(4), [(0, Verdict::Accept), (1, Verdict::Drop)]).done();
+        INPUT, "fib daddr type != { local, broadcast } drop" => |w: &W| w.rule().fib_type(FibFlags::DADDR, not([AddressType::LOCAL, AddressType::BROADCAST])).drop();
+        INPUT, "fib daddr type != local" => |w: &W| w.rule().fib_type(FibFlags::DADDR, not(AddressType::LOCAL)).done();
+        INPUT, "fib daddr . iif type vmap { local : accept, unicast : drop }" => |w: &W| w.rule().vmap(fib_type(FibFlags::DADDR.and(FibFlags::IIF)), [(AddressType::LOCAL, Verdict::Accept), (AddressType::UNICAST, Verdict::Drop)]).done();
+        PREROUTING, "tcp dport 80 tproxy to :50080 meta mark set 1 accept" => |w: &W| w.rule().tcp_dport(80).tproxy_to_port(50080).set_mark(1).accept();
+        PREROUTING, "tcp dport 80 tproxy ip6 to [2001:db8::1]:50080" => |w: &W| w.rule().tcp_dport(80).tproxy(v6("2001:db8::1"), 50080).done();
         "", "counter" => |w: &W| w.rule().counter().done();
         "", "counter accept comment \"why\"" => |w: &W| w.rule().counter().comment(ringfence::nft::Comment::new("why").unwrap()).accept();
         "", "counter name hits" => |w: &W| w.rule().counter_named(&object("hits")).done();
@@ -365,6 +420,9 @@ fn ip() -> Cases<Ip> {
         "", "update @recent { ip saddr }" => |w: &W| w.rule().update(&w.recent, IP_SADDR, Each::new()).done();
         INPUT, "reject" => |w: &W| w.rule().reject();
         INPUT, "reject with tcp reset" => |w: &W| w.rule().reject_tcp_reset();
+        "", "ip dscp cs1 ip dscp set cs2" => |w: &W| w.rule().ip_dscp(Dscp::CS1).set_ip_dscp(Dscp::CS2).done();
+        PREROUTING, "udp dport 53 tproxy to :5353" => |w: &W| w.rule().udp_dport(53).tproxy_to_port(5353).done();
+        PREROUTING, "meta l4proto { tcp, udp } tproxy to 127.0.0.1:50080" => |w: &W| w.rule().l4proto([Protocol::TCP, Protocol::UDP]).tproxy(v4("127.0.0.1"), 50080).done();
         INPUT, "reject with icmp type host-unreachable" => |w: &W| w.rule().reject_icmp(1);
         PRE_NAT, "tcp dport 80 dnat to 10.0.0.1:8080" => |w: &W| w.rule().tcp_dport(80).dnat(NatTo::from(v4("10.0.0.1")).port(8080));
         POST_NAT, "ip saddr 10.0.0.0/24 masquerade" => |w: &W| w.rule().ip_saddr(net("10.0.0.0/24")).masquerade(Ports::any());
@@ -381,6 +439,7 @@ fn ip6() -> Cases<Ip6> {
         "", "icmpv6 type echo-request" => |w: &W| w.rule().icmpv6_type(Icmpv6Type::ECHO_REQUEST).done();
         "", "ip6 daddr @addresses6 accept" => |w: &W| w.rule().ip6_daddr(&w.addresses6).accept();
         INPUT, "reject" => |w: &W| w.rule().reject();
+        "", "ip6 dscp set cs1" => |w: &W| w.rule().set_ip6_dscp(Dscp::CS1).done();
         INPUT, "reject with icmpv6 type no-route" => |w: &W| w.rule().reject_icmpv6(0);
         POST_NAT, "masquerade" => |w: &W| w.rule().masquerade(Ports::any());
     }
@@ -441,6 +500,8 @@ fn netdev() -> Cases<Netdev> {
         "", "ether daddr 02:00:00:00:00:01 arp operation request" => |w: &W| w.rule().ether_daddr(MAC).arp_operation(ArpOperation::REQUEST).done();
         "", "ether daddr 02:00:00:00:00:01 ip6 saddr ::1" => |w: &W| w.rule().ether_daddr(MAC).ip6_saddr(v6("::1")).done();
         "", "vlan id 5 ip saddr 10.0.0.1" => |w: &W| w.rule().vlan_id(5).ip_saddr(v4("10.0.0.1")).done();
+        "", "ip dscp set cs1" => |w: &W| w.rule().set_ip_dscp(Dscp::CS1).done();
+        "", "vlan id { 1, 2 } vlan pcp 5" => |w: &W| w.rule().vlan_id([1, 2]).vlan_pcp(5).done();
         "type filter hook ingress device lo priority 0;", "fwd to lo" => |w: &W| w.rule().forward_to(1);
     }
 }
@@ -452,6 +513,8 @@ fn arp() -> Cases<Arp> {
         "", "arp saddr ip 10.0.0.0/8 drop" => |w: &W| w.rule().arp_saddr_ip(net("10.0.0.0/8")).drop();
         "", "arp operation { request, reply } arp saddr ip . arp daddr ip { 10.0.0.0/24 . 10.0.0.1 } drop" => |w: &W| w.rule().arp_operation([ArpOperation::REQUEST, ArpOperation::REPLY]).within((ARP_SADDR_IP, ARP_DADDR_IP), [(net("10.0.0.0/24"), net("10.0.0.1/32"))]).drop();
         "", "meta mark set arp saddr ip map { 10.0.0.0/24 : 5 }" => |w: &W| w.rule().set_mark_by(ARP_SADDR_IP, [(net("10.0.0.0/24"), Mark(5))]).done();
+        "", "arp htype 1 arp ptype ip" => |w: &W| w.rule().arp_htype(1).arp_ptype(EtherType::IP).done();
+        "", "arp daddr ether 02:00:00:00:00:01" => |w: &W| w.rule().arp_daddr_ether(MAC).done();
         "", "iifname \"eth0\" arp daddr ip 10.0.0.1 counter drop" => |w: &W| w.rule().iifname(interface("eth0")).arp_daddr_ip(v4("10.0.0.1")).counter().drop();
     }
 }
@@ -491,6 +554,7 @@ fn nft(netns: &Netns, script: &str) -> Result<(), String> {
         .run(|| {
             let mut child = Command::new("nft")
                 .args(["-f", "-"])
+                .env("TZ", "UTC")
                 .stdin(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()

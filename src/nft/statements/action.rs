@@ -90,10 +90,15 @@ impl Log {
 }
 
 impl Syslog {
+    /// Writes a line. nft(8): `log`.
+    pub const fn line() -> Self {
+        // The kernel's own choice, told so that what is meant and what is dumped compare equal.
+        Self { prefix: None, level: Some(LogLevel::Warning), flags: LogFlags(0) }
+    }
+
     /// Writes a line that starts so. nft(8): `log prefix`.
     pub fn prefix(prefix: impl Into<String>) -> Self {
-        // The kernel's own choice, told so that what is meant and what is dumped compare equal.
-        Self { prefix: Some(prefix.into()), level: Some(LogLevel::Warning), flags: LogFlags::default() }
+        Self { prefix: Some(prefix.into()), ..Self::line() }
     }
 
     /// How urgent it is. nft(8): `level`.

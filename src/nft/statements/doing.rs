@@ -1,11 +1,13 @@
 //! Statements that do something and go on.
 
 use super::action::Constants;
+use super::bits::changed;
 use super::field;
+use super::matching::in_six_bits;
 use super::*;
 use crate::nft::{
-    ByteorderOp, Comment, CtKey, Data, Dynset, DynsetOp, Expr, ExthdrOp, FlowtableName, KnownObject, Limit, Log,
-    MetaKey, ObjectName, Quota, Register, Verdict,
+    ByteorderOp, Checksum, Comment, CtKey, Data, Dynset, DynsetOp, Expr, ExthdrOp, Family, FlowtableName, KnownObject,
+    Limit, Log, MetaKey, ObjectName, PayloadBase, Quota, Register, Verdict,
 };
 
 /// Statements that go on.
@@ -153,6 +155,76 @@ impl<F: TableFamily> Statements<F> {
         self.effect(constants.exprs.into_iter().chain([Expr::CtSet { key: CtKey::Mark, direction: None, sreg }]))
     }
 
+    /// Puts the flow into a zone of its own. nft(8): `ct zone set N`.
+    pub fn set_ct_zone(self, zone: u16) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        let mut constants = Constants::default();
+        let sreg = constants.put(&Machine16(zone));
+        self.effect(constants.exprs.into_iter().chain([Expr::CtSet { key: CtKey::Zone, direction: None, sreg }]))
+    }
+
+    /// Sets some bits of the packet's mark, and leaves the others. nft(8): `meta mark set meta mark & ~OF | TO`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringfence::nft::statements::{Inet, TableOf};
+    ///
+    /// let output = TableOf::<Inet>::new("route")?.chain("output")?;
+    /// // tcp dport 25 meta mark set meta mark & 0xffffff00 | 0x1
+    /// let rule = output.rule().tcp_dport(25).set_mark_bits(0xff, 0x1).done()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_mark_bits(self, of: u32, to: u32) -> Self {
+        let dreg = Register::FIRST;
+        let (load, set) = (Expr::Meta { key: MetaKey::Mark, dreg }, Expr::MetaSet { key: MetaKey::Mark, sreg: dreg });
+        self.effect([load, mark_bits(of, to), set])
+    }
+
+    /// Sets some bits of the flow's mark, and leaves the others. nft(8): `ct mark set ct mark & ~OF | TO`.
+    pub fn set_ct_mark_bits(self, of: u32, to: u32) -> Self
+    where
+        F: Sees<layer::Upper>,
+    {
+        let (key, direction, dreg) = (CtKey::Mark, None, Register::FIRST);
+        let (load, set) = (Expr::Ct { key, direction, dreg }, Expr::CtSet { key, direction, sreg: dreg });
+        self.effect([load, mark_bits(of, to), set])
+    }
+
+    /// Sets the class of service of IPv4. nft(8): `ip dscp set N`.
+    pub fn set_ip_dscp(self, dscp: impl Into<Dscp>) -> Self
+    where
+        F: Sees<layer::V4>,
+    {
+        let checksum = Checksum { kind: 1, offset: 10, flags: 0 };
+        self.set_class(EtherType::IP, dscp.into(), 0xff03, 2, checksum)
+    }
+
+    /// Sets the class of service of IPv6. nft(8): `ip6 dscp set N`.
+    pub fn set_ip6_dscp(self, dscp: impl Into<Dscp>) -> Self
+    where
+        F: Sees<layer::V6>,
+    {
+        self.set_class(EtherType::IP6, dscp.into(), 0xf03f, 6, Checksum::default())
+    }
+
+    /// Writes a class of service, which is that far from the right of the header's first two bytes.
+    fn set_class(self, of: EtherType, dscp: Dscp, keep: u16, shift: u32, checksum: Checksum) -> Self {
+        self.with(|lowering| {
+            let class = in_six_bits(dscp)? << shift;
+            lowering.need_network(of, true)?;
+            let (base, offset, len, reg) = (PayloadBase::Network, 0, 2, Register::FIRST);
+            lowering.effect([
+                Expr::Payload { base, offset, len, dreg: reg },
+                changed(reg, &keep.to_be_bytes(), &class.to_be_bytes()),
+                Expr::PayloadWrite { base, offset, len, sreg: reg, checksum },
+            ]);
+            Ok(())
+        })
+    }
+
     /// Announces segments that fit the route. nft(8): `tcp option maxseg size set rt mtu`.
     pub fn clamp_mss(self) -> Self
     where
@@ -247,6 +319,16 @@ impl<F: TableFamily> Statements<F> {
         self.by(&fields, map.look(), |sreg| Expr::MetaSet { key: MetaKey::Priority, sreg })
     }
 
+    /// Marks the packet with a number that fields make up. nft(8): `meta mark set numgen inc mod N`, `meta mark set jhash FIELD mod N`.
+    pub fn set_mark_from<T: Fields<F, Key: Into<Mark>>>(self, fields: T) -> Self {
+        self.with(|lowering| {
+            let loads = lowering.load(&fields.parts(), false)?;
+            let set = Expr::MetaSet { key: MetaKey::Mark, sreg: Register::FIRST };
+            lowering.effect(loads.into_iter().chain([set]));
+            Ok(())
+        })
+    }
+
     /// Marks the flow as a map has it; ends the rule when it has nothing. nft(8): `ct mark set FIELD . FIELD map @MAP`.
     pub fn set_ct_mark_by<T: Fields<F>>(self, fields: T, map: impl Mapping<T::Key, Mark>) -> Self
     where
@@ -254,6 +336,46 @@ impl<F: TableFamily> Statements<F> {
     {
         self.by(&fields, map.look(), |sreg| Expr::CtSet { key: CtKey::Mark, direction: None, sreg })
     }
+}
+
+/// Statements that go on, for packets of which there are sockets here.
+impl<F: Translates> Statements<F> {
+    /// Hands the packet to the socket here that listens at that port, as it is. nft(8): `tproxy to :PORT`.
+    ///
+    /// Its rule must match the transport protocol, else the last call gives [`StatementError::NoTransport`].
+    pub fn tproxy_to_port(self, port: u16) -> Self {
+        self.with(|lowering| {
+            lowering.has_ports()?;
+            let mut constants = Constants::default();
+            let port = Some(constants.put(&Port(port)));
+            let family = Some(F::FAMILY).filter(|family| *family != Family::Inet);
+            lowering.effect(constants.exprs.into_iter().chain([Expr::Tproxy { family, address: None, port }]));
+            Ok(())
+        })
+    }
+
+    /// Hands the packet to the socket here that listens at that address and port, as it is. nft(8): `tproxy to ADDRESS:PORT`.
+    ///
+    /// Its rule must match the transport protocol, else the last call gives [`StatementError::NoTransport`].
+    pub fn tproxy<A: NatAddress>(self, address: A, port: u16) -> Self
+    where
+        F: Sees<A::Layer>,
+    {
+        self.with(|lowering| {
+            lowering.has_ports()?;
+            lowering.may_be(A::NETWORK)?;
+            let mut constants = Constants::default();
+            let (address, port) = (Some(constants.put(&address)), Some(constants.put(&Port(port))));
+            let family = Some(A::FAMILY);
+            lowering.effect(constants.exprs.into_iter().chain([Expr::Tproxy { family, address, port }]));
+            Ok(())
+        })
+    }
+}
+
+/// Sets some bits of the mark in the first register.
+fn mark_bits(of: u32, to: u32) -> Expr {
+    changed(Register::FIRST, &(!(of | to)).to_ne_bytes(), &to.to_ne_bytes())
 }
 
 /// Finds what no kernel takes.

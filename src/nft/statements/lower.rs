@@ -1,6 +1,7 @@
 //! Statements to expressions, as nft(8) 1.0.6 does it: what a field depends on, how it is compared, what is joined.
 
 use super::StatementError;
+use super::bits::{Asked, masked};
 use super::field::{From, Needs, Part, Proves, Source};
 use super::interval::{ordered, prefix_len, prefix_mask};
 use super::join::{Step, join};
@@ -8,8 +9,8 @@ use super::map::{Looked, Own, Place};
 use super::operand::{Kind, Span, Test};
 use super::value::{EtherType, Protocol, Value, registered};
 use crate::nft::{
-    BitwiseOp, ByteorderOp, CmpOp, Data, Datatype, Element, Expr, Family, Hash, MetaKey, PayloadBase, Register, Set,
-    SetName, TableId,
+    ByteorderOp, CmpOp, Data, Datatype, Element, Expr, Family, Hash, MetaKey, PayloadBase, Register, Set, SetName,
+    TableId,
 };
 
 /// A rule as it grows.
@@ -215,52 +216,58 @@ impl Lowering {
     }
 
     /// Appends a match of one field.
-    pub fn matches<V: Value>(
-        &mut self,
-        source: Source,
-        needs: Needs,
-        proves: Proves,
-        test: Test<V>,
-    ) -> Result<(), StatementError> {
-        self.need(needs)?;
+    pub fn matches<V: Value>(&mut self, asked: &Asked, test: Test<V>) -> Result<(), StatementError> {
+        let Asked { source, needs, proves, bits, mask } = asked;
+        let (source, proves, bits) = (*source, *proves, *bits);
+        self.need(*needs)?;
         let Test { negated, kind } = test;
         // Any other protocol may be one without ports.
         let open = negated || matches!(kind, Kind::Compare(..));
         self.about_transport |= proves == Proves::Transport && !open;
         let eq = if negated { CmpOp::Neq } else { CmpOp::Eq };
         let sreg = Register::FIRST;
+        // A constant is put where the bits are; what is looked up, or masked once more, is put where constants are.
+        let moved = match &kind {
+            Kind::Among(spans) => spans.len() > 1,
+            Kind::In { .. } => true,
+            _ => mask.is_some(),
+        };
+        let bytes = |value: &V| bits.place(value.to_bytes(), moved);
+        let whole = bits.are_all() && mask.is_none();
         let mut exprs = vec![source.load(sreg)];
+        exprs.extend(bits.alone(sreg, moved));
+        exprs.extend(mask.as_ref().map(|mask| masked(sreg, mask.as_bytes())));
         let turned = |exprs: &mut Vec<Expr>| exprs.extend(turned(V::MACHINE, V::DATATYPE.size()));
         match kind {
             Kind::Is(value) => {
                 if !negated {
                     self.prove(proves, &value.to_bytes())?;
-                    if let Source::Payload { base, offset, .. } = source {
+                    if let Some((base, offset)) = source.header().filter(|_| whole) {
                         let proves = proves != Proves::Nothing;
                         self.steps.push(Step::Equal { base, offset, data: value.to_bytes(), proves });
                         return Ok(());
                     }
                 }
-                exprs.push(Expr::Cmp { op: eq, sreg, data: value.to_data() });
+                exprs.push(Expr::Cmp { op: eq, sreg, data: registered(bytes(&value)?, V::MACHINE) });
             }
             Kind::Starts(bytes) => {
                 exprs.push(Expr::Cmp { op: eq, sreg, data: Data::new(&bytes).unwrap_or_default() });
             }
-            Kind::Prefix(value, bits) => {
+            Kind::Prefix(value, len) => {
                 let bytes = value.to_bytes();
-                let whole = bits as usize / 8;
-                let value = if bits % 8 == 0 && whole > 0 {
+                let full = len as usize / 8;
+                let value = if len % 8 == 0 && full > 0 && whole {
                     // Whole bytes are loaded, and nothing is masked.
-                    exprs = vec![source.shortened(whole as u32).load(sreg)];
-                    &bytes[..whole.min(bytes.len())]
+                    exprs = vec![source.shortened(full as u32).load(sreg)];
+                    &bytes[..full.min(bytes.len())]
                 } else {
-                    exprs.push(masked(prefix_mask(bits, bytes.len())));
+                    exprs.push(masked(sreg, &prefix_mask(len, bytes.len())));
                     &bytes[..]
                 };
                 exprs.push(Expr::Cmp { op: eq, sreg, data: Data::new(value).unwrap_or_default() });
             }
             Kind::Within(first, last) => {
-                let (from, to) = (first.to_bytes(), last.to_bytes());
+                let (from, to) = (bytes(&first)?, bytes(&last)?);
                 ordered(&from, &to)?;
                 turned(&mut exprs);
                 exprs.extend(within(negated, &from, &to));
@@ -268,7 +275,7 @@ impl Lowering {
             Kind::Compare(op, value) => {
                 let op = if negated { contrary(op) } else { op };
                 turned(&mut exprs);
-                exprs.push(Expr::Cmp { op, sreg, data: Data::new(&value.to_bytes()).unwrap_or_default() });
+                exprs.push(Expr::Cmp { op, sreg, data: Data::new(&bytes(&value)?).unwrap_or_default() });
             }
             Kind::Among(spans) => match <[Span<V>; 1]>::try_from(spans) {
                 // As nft(8) does: a list of one is that one.
@@ -277,10 +284,13 @@ impl Lowering {
                         None => Kind::Is(first),
                         Some(last) => one_range(first, last),
                     };
-                    return self.matches(source, needs, proves, Test { negated, kind });
+                    return self.matches(asked, Test { negated, kind });
                 }
                 Err(spans) if spans.is_empty() => return Err(StatementError::Empty),
                 Err(spans) => {
+                    for Span { first, last } in &spans {
+                        bytes(last.as_ref().unwrap_or(first))?;
+                    }
                     let own = Own::new::<V>(spans.into_iter().map(|span| (span, None)).collect(), None)?;
                     if own.interval {
                         turned(&mut exprs);
@@ -297,28 +307,6 @@ impl Lowering {
             }
         }
         self.fixed(exprs);
-        Ok(())
-    }
-
-    /// Appends a match of bits: `field & mask` is, or is not, that value.
-    pub fn bits(
-        &mut self,
-        source: Source,
-        needs: Needs,
-        mask: Data,
-        op: CmpOp,
-        data: Data,
-    ) -> Result<(), StatementError> {
-        self.need(needs)?;
-        let sreg = Register::FIRST;
-        let xor = Data::new(&vec![0; mask.len()]).unwrap_or_default();
-        let len = mask.len() as u32;
-        let op_mask = BitwiseOp::MaskXor { mask, xor };
-        self.fixed([
-            source.load(sreg),
-            Expr::Bitwise { sreg, dreg: sreg, len, op: op_mask },
-            Expr::Cmp { op, sreg, data },
-        ]);
         Ok(())
     }
 
@@ -340,14 +328,20 @@ impl Lowering {
         loads: &mut Vec<Expr>,
     ) -> Result<usize, StatementError> {
         let mut slot = first;
-        for Part { from, needs, size, machine } in fields {
-            if matches!(from, From::Source(Source::Numgen(_, 0)) | From::Hash { modulus: 0, .. }) {
+        for Part { from, needs, bits, size, machine } in fields {
+            if matches!(
+                from,
+                From::Source(Source::Numgen(_, 0) | Source::SymmetricHash(0)) | From::Hash { modulus: 0, .. }
+            ) {
                 return Err(StatementError::Zero { what: "modulus" });
             }
             self.need(*needs)?;
             let dreg = register(slot)?;
             match from {
-                From::Source(source) => loads.push(source.load(dreg)),
+                From::Source(source) => {
+                    loads.push(source.load(dreg));
+                    loads.extend(bits.alone(dreg, true));
+                }
                 From::Hash { of, modulus, seed } => {
                     // What is hashed goes behind what comes out, in registers of 16 bytes.
                     let begin = (slot + 1).next_multiple_of(4);
@@ -449,12 +443,6 @@ fn register(slot: usize) -> Result<Register, StatementError> {
 fn turned_in(sreg: Register, machine: bool, size: usize) -> Option<Expr> {
     let len = size as u32;
     (machine && size > 1).then_some(Expr::Byteorder { sreg, dreg: sreg, op: ByteorderOp::ToNetwork, len, size: len })
-}
-
-fn masked(mask: Vec<u8>) -> Expr {
-    let (mask, xor) = (Data::new(&mask).unwrap_or_default(), Data::new(&vec![0; mask.len()]).unwrap_or_default());
-    let len = mask.len() as u32;
-    Expr::Bitwise { sreg: Register::FIRST, dreg: Register::FIRST, len, op: BitwiseOp::MaskXor { mask, xor } }
 }
 
 fn within(negated: bool, from: &[u8], to: &[u8]) -> Vec<Expr> {

@@ -1,8 +1,8 @@
 //! Statements that ask.
 
-use super::field::{self, Source};
+use super::field;
 use super::*;
-use crate::nft::{CmpOp, Data, Expr, ExthdrOp, Family, FibFlags, FibResult, PayloadBase, Register};
+use crate::nft::{CmpOp, Data, Expr, ExthdrOp, FibFlags, FibResult, Register};
 
 /// Matches.
 impl<F: TableFamily> Statements<F> {
@@ -12,7 +12,7 @@ impl<F: TableFamily> Statements<F> {
         F: Sees<L>,
     {
         let test = operand.test();
-        self.with(|lowering| lowering.matches(field.source, field.needs, field.proves, test))
+        self.with(|lowering| lowering.matches(&field.asked(), test))
     }
 
     /// Matches when a set, or a list, has the fields' values. nft(8): `FIELD . FIELD @SET`, `FIELD . FIELD { VALUE . VALUE, … }`.
@@ -39,25 +39,35 @@ impl<F: TableFamily> Statements<F> {
         self.with(|lowering| lowering.lookup(&fields.parts(), set.look(), true))
     }
 
-    /// Matches when some of the field's bits are set so. nft(8): `FIELD & MASK == VALUE`.
-    pub fn masked<V: Value, L>(self, field: FieldOf<V, L>, mask: impl Into<V>, value: impl Into<V>) -> Self
+    /// Matches some of the field's bits. nft(8): `FIELD & MASK == VALUE`, `FIELD & MASK != VALUE`, `FIELD & MASK { VALUE, … }`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringfence::nft::statements::{Inet, MARK, TableOf, not};
+    ///
+    /// let input = TableOf::<Inet>::new("guard")?.chain("input")?;
+    /// // meta mark & 0xff != 7 drop
+    /// let rule = input.rule().masked(MARK, 0xff, not(7)).drop()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn masked<V: Value, L>(self, field: FieldOf<V, L>, mask: impl Into<V>, operand: impl Operand<V>) -> Self
     where
         F: Sees<L>,
     {
-        self.bits(field, mask.into().to_data(), CmpOp::Eq, value.into().to_data())
+        let (asked, test) = (field.masked(&mask.into()), operand.test());
+        self.with(|lowering| lowering.matches(&asked, test))
     }
 
     /// Matches when one of these flags is set.
-    fn any_of<V: Value, L>(self, field: FieldOf<V, L>, flags: V, none: V) -> Self {
-        let (flags, none) = (flags.to_data(), none.to_data());
+    fn any_of<V: Value + PartialEq, L>(self, field: FieldOf<V, L>, flags: V, none: V) -> Self
+    where
+        F: Sees<L>,
+    {
         if flags == none {
             return self.with(|_| Err(StatementError::Empty));
         }
-        self.bits(field, flags, CmpOp::Neq, none)
-    }
-
-    fn bits<V, L>(self, field: FieldOf<V, L>, mask: Data, op: CmpOp, data: Data) -> Self {
-        self.with(|lowering| lowering.bits(field.source, field.needs, mask, op, data))
+        self.masked(field, flags, not(none))
     }
 
     /// Matches when the flow is in one of these states. nft(8): `ct state A,B`.
@@ -73,15 +83,15 @@ impl<F: TableFamily> Statements<F> {
     where
         F: Sees<layer::Upper>,
     {
-        self.any_of(field::CT_STATUS, status, CtStatus(0))
+        self.any_of(CT_STATUS, status, CtStatus(0))
     }
 
-    /// Matches when of these TCP flags those are set, and the others are not. nft(8): `tcp flags SET / OF`.
-    pub fn tcp_flags(self, set: TcpFlags, of: TcpFlags) -> Self
+    /// Matches when of these TCP flags those are set, and the others are not. nft(8): `tcp flags SET / OF`, `tcp flags & OF != SET`.
+    pub fn tcp_flags(self, set: impl Operand<TcpFlags>, of: TcpFlags) -> Self
     where
         F: Sees<layer::Upper>,
     {
-        self.bits(field::TCP_FLAGS, of.to_data(), CmpOp::Eq, set.to_data())
+        self.masked(TCP_FLAGS, of, set)
     }
 
     /// Matches when one of these TCP flags is set. nft(8): `tcp flags A,B`.
@@ -89,7 +99,7 @@ impl<F: TableFamily> Statements<F> {
     where
         F: Sees<layer::Upper>,
     {
-        self.any_of(field::TCP_FLAGS, of, TcpFlags(0))
+        self.any_of(TCP_FLAGS, of, TcpFlags(0))
     }
 
     /// Matches IPv4. nft(8): `meta nfproto ipv4`.
@@ -97,7 +107,7 @@ impl<F: TableFamily> Statements<F> {
     where
         F: Sees<layer::V4> + Sees<layer::Any>,
     {
-        self.matches(field::NFPROTO, Family::Ip.to_wire())
+        self.nfproto(NfProto::IPV4)
     }
 
     /// Matches IPv6. nft(8): `meta nfproto ipv6`.
@@ -105,7 +115,7 @@ impl<F: TableFamily> Statements<F> {
     where
         F: Sees<layer::V6> + Sees<layer::Any>,
     {
-        self.matches(field::NFPROTO, Family::Ip6.to_wire())
+        self.nfproto(NfProto::IPV6)
     }
 
     /// Matches fragments but the first. nft(8): `ip frag-off & 0x1fff != 0`.
@@ -113,31 +123,18 @@ impl<F: TableFamily> Statements<F> {
     where
         F: Sees<layer::V4>,
     {
-        self.bits(field::IP_FRAGMENT, Data::be16(0x1fff), CmpOp::Neq, Data::be16(0))
+        self.masked(field::IP_FRAGMENT, 0x1fff, not(0))
     }
 
-    /// Matches the class of service of IPv4. nft(8): `ip dscp N`.
-    pub fn ip_dscp(self, dscp: u8) -> Self
+    /// Matches the class of service of IPv6. nft(8): `ip6 dscp N`.
+    pub fn ip6_dscp(self, dscp: impl Into<Dscp>) -> Self
     where
-        F: Sees<layer::V4>,
+        F: Sees<layer::V6>,
     {
-        if dscp > 0x3f {
-            return self.with(|_| Err(StatementError::TooLarge { value: dscp.into(), bits: 6 }));
+        match in_six_bits(dscp.into()) {
+            Ok(dscp) => self.masked(field::IP6_CLASS, 0x0fc0, dscp << 6),
+            Err(error) => self.with(|_| Err(error)),
         }
-        let source = Source::Payload { base: PayloadBase::Network, offset: 1, len: 1 };
-        let (mask, value) = (Data::byte(0xfc), Data::byte(dscp << 2));
-        self.with(|lowering| lowering.bits(source, field::IP_FRAGMENT.needs, mask, CmpOp::Eq, value))
-    }
-
-    /// Matches a tag of IEEE 802.1Q. nft(8): `vlan id N`.
-    pub fn vlan_id(self, id: u16) -> Self
-    where
-        F: Sees<layer::Ether>,
-    {
-        if id > 0x0fff {
-            return self.with(|_| Err(StatementError::TooLarge { value: id.into(), bits: 12 }));
-        }
-        self.bits(field::VLAN_ID, Data::be16(0x0fff), CmpOp::Eq, Data::be16(id))
     }
 
     /// Matches when the routing tables have a route by these. nft(8): `fib saddr . iif oif exists`.
@@ -157,11 +154,11 @@ impl<F: TableFamily> Statements<F> {
     }
 
     /// Matches the type that an address has in the routing tables. nft(8): `fib daddr type local`.
-    pub fn fib_type(self, by: FibFlags, kind: AddressType) -> Self
+    pub fn fib_type(self, by: FibFlags, kind: impl Operand<AddressType>) -> Self
     where
         F: Sees<layer::Upper>,
     {
-        self.fib(FibResult::AddrType, by, kind.to_data())
+        self.matches(fib_type(by), kind)
     }
 
     fn fib(self, result: FibResult, flags: FibFlags, data: Data) -> Self {
@@ -184,4 +181,9 @@ impl<F: TableFamily> Statements<F> {
             Ok(())
         })
     }
+}
+
+/// A class of service as it goes into its field.
+pub(super) fn in_six_bits(Dscp(dscp): Dscp) -> Result<u16, StatementError> {
+    if dscp > 0x3f { Err(StatementError::TooLarge { value: dscp.into(), bits: 6 }) } else { Ok(dscp.into()) }
 }

@@ -81,9 +81,12 @@
 //! - `ether saddr M tcp dport N ip saddr A` compares the frame's address and type where the address stands, not behind the port;
 //! - `meta l4proto`, of one byte, is not turned to network byte order among ranges of several fields;
 //! - `meta protocol ip` in family ip, which says nothing there, is asked;
+//! - `ip dscp` and `vlan pcp` in a list or a map of one field are moved to the right to be looked up; nft(8) 1.0.6 does so for sets with a
+//!   name and among several fields, and moves the values of other lists instead;
 //! - a rule's own set with the same value twice has room for both.
 
 mod action;
+mod bits;
 mod doing;
 mod ending;
 mod family;
@@ -260,7 +263,22 @@ mod tests {
         assert_eq!(backwards, Err(StatementError::Backwards));
         let twice = rule().vmap(TCP_DPORT, [(5..=9, Verdict::Accept), (9..=10, Verdict::Drop)]).done();
         assert_eq!(twice, Err(StatementError::Overlap));
-        assert_eq!(rule().ip_dscp(64).accept(), Err(StatementError::TooLarge { value: 64, bits: 6 }));
+        let too_large = |value, bits| Err(StatementError::TooLarge { value, bits });
+        for large in [
+            rule().ip_dscp(64),
+            rule().ip_dscp(not(3..=64)),
+            rule().ip_dscp([Dscp::EF, Dscp(64)]),
+            rule().ip6_dscp(64),
+            rule().set_ip_dscp(64),
+            rule().set_ip6_dscp(64),
+        ] {
+            assert_eq!(large.done(), too_large(64, 6));
+        }
+        assert_eq!(rule().vlan_id([1..=5, 9..=4096]).accept(), too_large(4096, 12));
+        assert_eq!(rule().vlan_pcp(less_than(8)).accept(), too_large(8, 3));
+        assert_eq!(rule().tproxy_to_port(1).done(), Err(StatementError::NoTransport));
+        assert_eq!(rule().tproxy(HERE, 1).done(), Err(StatementError::NoTransport));
+        assert!(matches!(rule().ipv6().tcp_dport(1).tproxy(HERE, 1).done(), Err(StatementError::Conflict { .. })));
         let many = (0..200).fold(rule(), |rule, _| rule.counter()).accept();
         assert_eq!(many, Err(StatementError::TooMany(201)));
     }
@@ -387,6 +405,8 @@ mod tests {
             rule().dnat_by(numgen_inc(0), [(0, HERE)]),
             rule().dnat_by(numgen_random(0), [(0, HERE)]),
             rule().dnat_by(jhash(IP_SADDR, 0), [(0, HERE)]),
+            rule().dnat_by(symhash(0), [(0, HERE)]),
+            rule().set_mark_from(numgen_inc(0)).done(),
         ] {
             assert_eq!(nothing.unwrap_err().to_string(), "a modulus of zero");
         }

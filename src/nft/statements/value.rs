@@ -88,6 +88,18 @@ numbers! {
     Icmpv6Type(u8) = Icmpv6Type;
     /// An ICMP code.
     IcmpCode(u8) = IcmpCode;
+    /// An ICMPv6 code.
+    Icmpv6Code(u8) = Icmpv6Code;
+    /// A class of service, of six bits.
+    Dscp(u8) = Dscp;
+    /// IPv4 or IPv6.
+    NfProto(u8) = NfProto;
+    /// A day of the week, from Sunday, 0, on.
+    Day(u8) = Day;
+    /// A time of the day in seconds, by UTC.
+    Hour(u32) = Hour, machine true;
+    /// What an interface sends: `ARPHRD_ETHER` is 1.
+    IfaceType(u16) = IfaceType, machine true;
     /// A packet's or flow's mark.
     Mark(u32) = Mark, machine true;
     /// Index of an interface.
@@ -149,6 +161,10 @@ integers! {
     Number8(u8), 1;
     /// A number of two bytes in a header: a length.
     Number16(u16), 2;
+    /// A number of four bytes in a header.
+    Number32(u32), 4;
+    /// A number of two bytes that the kernel keeps: a zone.
+    Machine16(u16), 2, machine true;
     /// A number of four bytes that the kernel keeps: a packet's length, a processor.
     Machine32(u32), 4, machine true;
     /// A number of eight bytes that the kernel keeps: bytes of a flow.
@@ -227,6 +243,40 @@ named! { Icmpv6Type:
     /// I have.
     ND_NEIGHBOR_ADVERT = 136;
 }
+named! { Dscp:
+    /// Best effort.
+    CS0 = 0;
+    /// Lower effort.
+    CS1 = 8;
+    /// Operation and management.
+    CS2 = 16;
+    /// Broadcast video.
+    CS3 = 24;
+    /// Interactive video, in real time.
+    CS4 = 32;
+    /// Signalling.
+    CS5 = 40;
+    /// Control of the network.
+    CS6 = 48;
+    /// Reserved.
+    CS7 = 56;
+    /// Bulk data.
+    AF11 = 10;
+    /// Low latency.
+    AF21 = 18;
+    /// Streams.
+    AF31 = 26;
+    /// Conferences.
+    AF41 = 34;
+    /// Telephony.
+    EF = 46;
+}
+named! { NfProto:
+    /// IPv4.
+    IPV4 = 2;
+    /// IPv6.
+    IPV6 = 10;
+}
 named! { AddressType:
     /// One neighbour's.
     UNICAST = 1;
@@ -267,6 +317,20 @@ impl Value for Ipv6Addr {
     const DATATYPE: Datatype = Datatype::Ipv6Addr;
     fn to_bytes(&self) -> Vec<u8> {
         self.octets().to_vec()
+    }
+}
+
+impl Sealed for bool {}
+impl Value for bool {
+    const DATATYPE: Datatype = Datatype::Boolean;
+    fn to_bytes(&self) -> Vec<u8> {
+        vec![u8::from(*self)]
+    }
+}
+
+impl From<Machine32> for Mark {
+    fn from(number: Machine32) -> Self {
+        Self(number.0)
     }
 }
 
