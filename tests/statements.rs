@@ -47,6 +47,8 @@ struct World<F> {
     servers6: MapOf<(Ipv6Addr, Port), Ipv6Addr>,
     moved: MapOf<Port, Port>,
     dscps: SetOf<Dscp>,
+    peers: MapOf<Ipv4Addr, Ipv4Addr>,
+    flows: MapOf<(Ipv4Addr, Port), (Ipv4Addr, Mark)>,
     other: ChainOf<F>,
 }
 
@@ -70,6 +72,8 @@ impl<F: TableFamily> World<F> {
             servers6: table.map("servers6").unwrap(),
             moved: table.map("moved").unwrap(),
             dscps: table.set("dscps").unwrap(),
+            peers: table.map("peers").unwrap().dynamic().timeouts(),
+            flows: table.map("flows").unwrap().dynamic(),
             other: table.chain("other").unwrap(),
         }
     }
@@ -95,6 +99,8 @@ const SETS: &str = "
     map servers6 { type ipv6_addr . inet_service : ipv6_addr; }
     map moved { type inet_service : inet_service; }
     set dscps { type dscp; }
+    map peers { type ipv4_addr : ipv4_addr; flags dynamic,timeout; }
+    map flows { type ipv4_addr . inet_service : ipv4_addr . mark; flags dynamic; }
     counter hits { }
     quota spent { 1000 bytes }
     limit slow { rate 5/second }
@@ -337,6 +343,16 @@ fn inet() -> Cases<Inet> {
         INPUT, "fib daddr . iif type vmap { local : accept, unicast : drop }" => |w: &W| w.rule().vmap(fib_type(FibFlags::DADDR.and(FibFlags::IIF)), [(AddressType::LOCAL, Verdict::Accept), (AddressType::UNICAST, Verdict::Drop)]).done();
         PREROUTING, "tcp dport 80 tproxy to :50080 meta mark set 1 accept" => |w: &W| w.rule().tcp_dport(80).tproxy_to_port(50080).set_mark(1).accept();
         PREROUTING, "tcp dport 80 tproxy ip6 to [2001:db8::1]:50080" => |w: &W| w.rule().tcp_dport(80).tproxy(v6("2001:db8::1"), 50080).done();
+        "", "iifname { \"eth*\", \"ppp0\" }" => |w: &W| w.rule().iifname([Span::from(Starting(interface("eth"))), Span::from(interface("ppp0"))]).done();
+        "", "iifname { \"eth*\" }" => |w: &W| w.rule().iifname([Starting(interface("eth"))]).done();
+        "", "iifname != { \"eth*\", \"ppp*\" }" => |w: &W| w.rule().iifname(not([Starting(interface("eth")), Starting(interface("ppp"))])).done();
+        "", "oifname != { \"eth*\" }" => |w: &W| w.rule().oifname(not([Starting(interface("eth"))])).done();
+        "", "iifname vmap { \"eth*\" : accept, \"ppp0\" : drop }" => |w: &W| w.rule().vmap(IIFNAME, [(Span::from(Starting(interface("eth"))), Verdict::Accept), (interface("ppp0").into(), Verdict::Drop)]).done();
+        "", "iifname . ip saddr { \"eth*\" . 10.0.0.0/8 }" => |w: &W| w.rule().within((IIFNAME, IP_SADDR), [(Starting(interface("eth")), net("10.0.0.0/8"))]).done();
+        "", "iifname . tcp dport vmap { \"eth*\" . 22 : accept }" => |w: &W| w.rule().vmap((IIFNAME, TCP_DPORT), [((Starting(interface("eth")), 22), Verdict::Accept)]).done();
+        "", "update @peers { ip saddr timeout 10s : ip daddr }" => |w: &W| w.rule().map_update(&w.peers, IP_SADDR, IP_DADDR, Each::new().timeout(Duration::from_secs(10))).done();
+        "", "tcp dport 22 add @peers { ip daddr : ip saddr }" => |w: &W| w.rule().tcp_dport(22).map_add(&w.peers, IP_DADDR, IP_SADDR, Each::new()).done();
+        "", "update @flows { ip saddr . tcp dport : ip daddr . meta mark }" => |w: &W| w.rule().map_update(&w.flows, (IP_SADDR, TCP_DPORT), (IP_DADDR, MARK), Each::new()).done();
         "", "counter" => |w: &W| w.rule().counter().done();
         "", "counter accept comment \"why\"" => |w: &W| w.rule().counter().comment(ringfence::nft::Comment::new("why").unwrap()).accept();
         "", "counter name hits" => |w: &W| w.rule().counter_named(&object("hits")).done();

@@ -256,25 +256,57 @@ impl<F: TableFamily> Statements<F> {
 
     /// Adds the fields' values to a set; one that is there keeps its time-out. nft(8): `add @SET { … }`.
     pub fn add_to<T: Fields<F>>(self, set: &SetOf<T::Key>, fields: T, each: Each) -> Self {
-        self.dynset(DynsetOp::Add, set, &fields, each)
+        self.dynset(DynsetOp::Add, Changed::set(set), &fields, &[], each)
     }
 
     /// Adds the fields' values to a set, or starts their time-out anew. nft(8): `update @SET { … }`.
     pub fn update<T: Fields<F>>(self, set: &SetOf<T::Key>, fields: T, each: Each) -> Self {
-        self.dynset(DynsetOp::Update, set, &fields, each)
+        self.dynset(DynsetOp::Update, Changed::set(set), &fields, &[], each)
     }
 
     /// Takes the fields' values out of a set. nft(8): `delete @SET { … }`.
     pub fn delete_from<T: Fields<F>>(self, set: &SetOf<T::Key>, fields: T) -> Self {
-        self.dynset(DynsetOp::Delete, set, &fields, Each::new())
+        self.dynset(DynsetOp::Delete, Changed::set(set), &fields, &[], Each::new())
     }
 
-    fn dynset<T: Fields<F>>(self, op: DynsetOp, set: &SetOf<T::Key>, fields: &T, each: Each) -> Self {
+    /// Has a map lead from some fields' values to those of others; what is there stays. nft(8): `add @MAP { FIELD : FIELD }`.
+    pub fn map_add<T: Fields<F>, D: Fields<F>>(self, map: &MapOf<T::Key, D::Key>, from: T, to: D, each: Each) -> Self {
+        self.dynset(DynsetOp::Add, Changed::map(map), &from, &to.parts(), each)
+    }
+
+    /// As [`Self::map_add`], and starts the time-out of what is there anew. nft(8): `update @MAP { FIELD : FIELD }`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringfence::nft::statements::{Each, IP_DADDR, IP_SADDR, Inet, TableOf};
+    /// use std::net::Ipv4Addr;
+    /// use std::time::Duration;
+    ///
+    /// let table = TableOf::<Inet>::new("guard")?;
+    /// let peers = table.map::<Ipv4Addr, Ipv4Addr>("peers")?.dynamic().timeouts();
+    /// let each = Each::new().timeout(Duration::from_secs(60));
+    /// // update @peers { ip saddr timeout 60s : ip daddr }
+    /// let rule = table.chain("input")?.rule().map_update(&peers, IP_SADDR, IP_DADDR, each).done()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn map_update<T: Fields<F>, D: Fields<F>>(
+        self,
+        map: &MapOf<T::Key, D::Key>,
+        from: T,
+        to: D,
+        each: Each,
+    ) -> Self {
+        self.dynset(DynsetOp::Update, Changed::map(map), &from, &to.parts(), each)
+    }
+
+    fn dynset<T: Fields<F>>(self, op: DynsetOp, changed: Changed<'_>, fields: &T, to: &[Part], each: Each) -> Self {
         let Each { timeout, exprs } = each;
         self.with(|lowering| {
-            lowering.own("set", set.table(), set.name())?;
-            if set.is_interval() {
-                return Err(StatementError::OfRanges(set.name().clone()));
+            let Changed { what, table, name, interval } = changed;
+            lowering.own(what, table, name)?;
+            if interval {
+                return Err(StatementError::OfRanges(name.clone()));
             }
             if timeout.is_some_and(|timeout| timeout.is_zero()) {
                 return Err(StatementError::Zero { what: "time-out" });
@@ -283,9 +315,14 @@ impl<F: TableFamily> Statements<F> {
             if exprs.len() > 2 {
                 return Err(StatementError::TooMuch(exprs.len()));
             }
-            let loads = lowering.load(&fields.parts(), false)?;
-            let (key, set) = (Register::FIRST, set.name().clone());
-            let change = Dynset { set, op, key, data: None, timeout, negated: false, exprs };
+            let (loads, data) = if to.is_empty() {
+                (lowering.load(&fields.parts(), false)?, None)
+            } else {
+                let (loads, data) = lowering.load_pair(&fields.parts(), to)?;
+                (loads, Some(data))
+            };
+            let (key, set) = (Register::FIRST, name.clone());
+            let change = Dynset { set, op, key, data, timeout, negated: false, exprs };
             lowering.effect(loads.into_iter().chain([Expr::Dynset(change)]));
             Ok(())
         })
@@ -370,6 +407,24 @@ impl<F: Translates> Statements<F> {
             lowering.effect(constants.exprs.into_iter().chain([Expr::Tproxy { family, address, port }]));
             Ok(())
         })
+    }
+}
+
+/// A set or map that a rule changes.
+struct Changed<'a> {
+    what: &'static str,
+    table: &'a TableId,
+    name: &'a SetName,
+    interval: bool,
+}
+
+impl<'a> Changed<'a> {
+    fn set<K>(set: &'a SetOf<K>) -> Self {
+        Self { what: "set", table: set.table(), name: set.name(), interval: set.is_interval() }
+    }
+
+    fn map<K, D>(map: &'a MapOf<K, D>) -> Self {
+        Self { what: "map", table: map.table(), name: map.name(), interval: map.is_interval() }
     }
 }
 

@@ -41,7 +41,7 @@ impl<V: Value> Key for V {
         Ok(self.to_data())
     }
     fn is_range(span: &Span<V>) -> bool {
-        span.last.is_some()
+        span.is_range()
     }
     fn single(span: &Span<V>) -> Result<Data, DataTooLong> {
         span.first.key()
@@ -62,7 +62,7 @@ macro_rules! tuples {
                 Data::concat(&[$(self.$place.to_data()),*])
             }
             fn is_range(span: &Self::Span) -> bool {
-                $(span.$place.last.is_some())||*
+                $(span.$place.is_range())||*
             }
             fn single(span: &Self::Span) -> Result<Data, DataTooLong> {
                 Data::concat(&[$(span.$place.first.to_data()),*])

@@ -279,8 +279,11 @@ impl Lowering {
             }
             Kind::Among(spans) => match <[Span<V>; 1]>::try_from(spans) {
                 // As nft(8) does: a list of one is that one.
-                Ok([Span { first, last }]) => {
+                Ok([Span { first, last, starts }]) => {
                     let kind = match last {
+                        None if starts => {
+                            Kind::Starts(first.to_bytes().into_iter().filter(|byte| *byte != 0).collect())
+                        }
                         None => Kind::Is(first),
                         Some(last) => one_range(first, last),
                     };
@@ -288,7 +291,7 @@ impl Lowering {
                 }
                 Err(spans) if spans.is_empty() => return Err(StatementError::Empty),
                 Err(spans) => {
-                    for Span { first, last } in &spans {
+                    for Span { first, last, .. } in &spans {
                         bytes(last.as_ref().unwrap_or(first))?;
                     }
                     let own = Own::new::<V>(spans.into_iter().map(|span| (span, None)).collect(), None)?;
@@ -317,6 +320,14 @@ impl Lowering {
         let mut loads = Vec::new();
         self.load_behind(0, fields, ranges, &mut loads)?;
         Ok(loads)
+    }
+
+    /// Puts the fields of a key into registers, and those of what it leads to behind them, from a register of 16 bytes on.
+    pub fn load_pair(&mut self, key: &[Part], to: &[Part]) -> Result<(Vec<Expr>, Register), StatementError> {
+        let mut loads = Vec::new();
+        let begin = self.load_behind(0, key, false, &mut loads)?.next_multiple_of(4);
+        self.load_behind(begin, to, false, &mut loads)?;
+        Ok((loads, register(begin)?))
     }
 
     /// As [`Self::load`], from that 4-byte register on. Gives the one behind them.

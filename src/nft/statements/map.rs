@@ -90,6 +90,18 @@ impl<K: Key, D: MapValue> MapOf<K, D> {
         self
     }
 
+    /// Lets each element run out after a time of its own. nft(8): `flags timeout`.
+    pub fn timeouts(mut self) -> Self {
+        self.set.flags.timeout = true;
+        self
+    }
+
+    /// Lets rules add elements from the packet path. nft(8): `flags dynamic`.
+    pub fn dynamic(mut self) -> Self {
+        self.set.flags.dynamic = true;
+        self
+    }
+
     /// Sets the most elements it takes, which sizes its hash table as well.
     pub fn size(mut self, size: u32) -> Self {
         self.set.size = Some(size);
@@ -138,6 +150,15 @@ impl<K, D> MapOf<K, D> {
     /// Its name.
     pub fn name(&self) -> &SetName {
         &self.set.name
+    }
+
+    pub(super) fn table(&self) -> &TableId {
+        &self.set.table
+    }
+
+    /// Whether its keys are ranges.
+    pub(super) fn is_interval(&self) -> bool {
+        self.set.flags.interval
     }
 }
 

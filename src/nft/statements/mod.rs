@@ -226,7 +226,7 @@ impl<F: TableFamily> Statements<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
     use crate::nft::{CmpOp, Data, MetaKey, QueueFlags, QueueNumber, Register, Reject, RejectCode, Ruleset, Verdict};
@@ -416,6 +416,34 @@ mod tests {
         assert_eq!(rule().set_mark_by(wider, [(0, Mark(1))]).done(), Err(StatementError::TooLong));
         let elsewhere = TableOf::<Inet>::new("u").unwrap().map::<Ipv4Addr, Mark>("m").unwrap();
         assert!(matches!(rule().set_mark_by(IP_SADDR, &elsewhere).done(), Err(StatementError::Elsewhere { .. })));
+    }
+
+    #[test]
+    fn what_a_map_is_told_stands_behind_its_key() {
+        let table = TableOf::<Inet>::new("t").unwrap();
+        let rule = || chain::<Inet>().rule();
+        // nft(8) 1.0.6 aborts when the key is longer than a register of 16 bytes.
+        let map = table.map::<(Ipv6Addr, Mark), Mark>("m").unwrap();
+        let written = rule().map_add(&map, (IP6_SADDR, MARK), MARK, Each::new()).done().unwrap();
+        let Some(Expr::Dynset(change)) = written.rule().exprs.last() else { panic!("{written:?}") };
+        assert_eq!((change.key, change.data), (Register::FIRST, Register::slot(8)));
+        let set_of_ranges = map.clone().interval();
+        let refused = rule().map_update(&set_of_ranges, (IP6_SADDR, MARK), MARK, Each::new()).done();
+        assert_eq!(refused, Err(StatementError::OfRanges(map.name().clone())));
+        let wide = table.map::<(Ipv6Addr, Ipv6Addr), (Ipv6Addr, Ipv6Addr)>("w").unwrap();
+        let fields = || (IP6_SADDR, IP6_DADDR);
+        assert!(rule().map_add(&wide, fields(), fields(), Each::new()).done().is_ok());
+        let wider = table.map::<(Ipv6Addr, Ipv6Addr, Mark), (Ipv6Addr, Ipv6Addr)>("w").unwrap();
+        let more = (IP6_SADDR, IP6_DADDR, MARK);
+        assert_eq!(rule().map_add(&wider, more, fields(), Each::new()).done(), Err(StatementError::TooLong));
+        let elsewhere = TableOf::<Inet>::new("u").unwrap().map::<Mark, Mark>("m").unwrap();
+        let error = rule().map_add(&elsewhere, MARK, MARK, Each::new()).done().unwrap_err();
+        assert_eq!(error.to_string(), "map `m` is of table inet u, the rule of inet t");
+        // Names that start alike are ranges.
+        let names = table.map::<crate::nft::InterfaceName, Mark>("n").unwrap();
+        let eth = || Starting(crate::nft::InterfaceName::new("eth").unwrap());
+        assert_eq!(names.elements([(eth(), Mark(1))]), Err(StatementError::NoRanges(names.name().clone())));
+        assert!(names.interval().elements([(eth(), Mark(1))]).is_ok());
     }
 
     #[test]

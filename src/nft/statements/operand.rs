@@ -15,6 +15,8 @@ pub struct Span<V> {
     pub(super) first: V,
     /// Absent for one value.
     pub(super) last: Option<V>,
+    /// Whether whatever starts like the first one is meant.
+    pub(super) starts: bool,
 }
 
 /// The first and the last value, in network byte order.
@@ -22,32 +24,42 @@ pub(super) type Ends = (Vec<u8>, Vec<u8>);
 
 impl<V: Value> Span<V> {
     pub(super) fn ends(&self) -> Ends {
-        (self.first.to_bytes(), self.last.as_ref().unwrap_or(&self.first).to_bytes())
+        let from = self.first.to_bytes();
+        let to = match &self.last {
+            Some(last) => last.to_bytes(),
+            None if self.starts => from.iter().map(|byte| if *byte == 0 { 0xff } else { *byte }).collect(),
+            None => from.clone(),
+        };
+        (from, to)
+    }
+
+    pub(super) fn is_range(&self) -> bool {
+        self.last.is_some() || self.starts
     }
 }
 
 impl<V: Value> From<V> for Span<V> {
     fn from(value: V) -> Self {
-        Self { first: value, last: None }
+        Self { first: value, last: None, starts: false }
     }
 }
 
 impl<V: Value, T: Into<V>> From<RangeInclusive<T>> for Span<V> {
     fn from(range: RangeInclusive<T>) -> Self {
         let (first, last) = range.into_inner();
-        Self { first: first.into(), last: Some(last.into()) }
+        Self { first: first.into(), last: Some(last.into()), starts: false }
     }
 }
 
 impl From<Ipv4Net> for Span<Ipv4Addr> {
     fn from(net: Ipv4Net) -> Self {
-        Self { first: net.network(), last: Some(net.broadcast()).filter(|last| *last != net.network()) }
+        if net.prefix_len() == 32 { net.network().into() } else { (net.network()..=net.broadcast()).into() }
     }
 }
 
 impl From<Ipv6Net> for Span<Ipv6Addr> {
     fn from(net: Ipv6Net) -> Self {
-        Self { first: net.network(), last: Some(net.broadcast()).filter(|last| *last != net.network()) }
+        if net.prefix_len() == 128 { net.network().into() } else { (net.network()..=net.broadcast()).into() }
     }
 }
 
@@ -153,12 +165,31 @@ impl<V: Value> Operand<V> for &SetOf<V> {
 }
 
 /// Interfaces whose names start like that. nft(8): `"eth*"`.
+///
+/// # Examples
+///
+/// ```
+/// use ringfence::nft::InterfaceName;
+/// use ringfence::nft::statements::{Inet, Span, Starting, TableOf};
+///
+/// let input = TableOf::<Inet>::new("guard")?.chain("input")?;
+/// let (eth, ppp) = (InterfaceName::new("eth")?, InterfaceName::new("ppp0")?);
+/// // iifname { "eth*", "ppp0" } accept
+/// let rule = input.rule().iifname([Span::from(Starting(eth)), Span::from(ppp)]).accept()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Starting(pub InterfaceName);
 
 impl Operand<InterfaceName> for Starting {
     fn test(self) -> Test<InterfaceName> {
         Kind::Starts(self.0.as_str().as_bytes().to_vec()).into()
+    }
+}
+
+impl From<Starting> for Span<InterfaceName> {
+    fn from(Starting(name): Starting) -> Self {
+        Self { first: name, last: None, starts: true }
     }
 }
 
