@@ -1,9 +1,9 @@
 //! Fields that are some bits of the bytes that are loaded.
 
 use super::StatementError;
-use super::field::{FieldOf, Needs, Proves, Source};
+use super::field::{FieldOf, Needs, Part, Proves, Source};
 use super::value::Value;
-use crate::nft::{BitwiseOp, Data, Expr, Register};
+use crate::nft::{BitwiseOp, Data, Element, Expr, Register};
 
 /// Which bits of what is loaded are the field's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,19 @@ impl Bits {
         let placed = if moved { value } else { value << self.shift };
         Ok(placed.to_be_bytes()[8 - self.mask.len()..].to_vec())
     }
+}
+
+/// Finds keys with values that the bits of their fields can't hold: nothing would ever be found under them.
+pub(super) fn fit(fields: &[Part], elements: &[Element]) -> Result<(), StatementError> {
+    let mut at = 0;
+    for Part { bits, size, .. } in fields {
+        let begins = elements.iter().filter(|element| !bits.are_all() && !element.interval_end);
+        for key in begins.flat_map(|element| [Some(&element.key), element.key_end.as_ref()]).flatten() {
+            bits.place(key.as_bytes().get(at..at + size).unwrap_or_default().to_vec(), true)?;
+        }
+        at += size.next_multiple_of(4);
+    }
+    Ok(())
 }
 
 /// A field as it is asked, whatever the type of its values.

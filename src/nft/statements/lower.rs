@@ -1,7 +1,7 @@
 //! Statements to expressions, as nft(8) 1.0.6 does it: what a field depends on, how it is compared, what is joined.
 
 use super::StatementError;
-use super::bits::{Asked, masked};
+use super::bits::{Asked, fit, masked};
 use super::field::{From, Needs, Part, Proves, Source};
 use super::interval::{ordered, prefix_len, prefix_mask};
 use super::join::{Step, join};
@@ -383,6 +383,7 @@ impl Lowering {
             }
             Looked(Place::Own(own)) => {
                 let own = own?;
+                fit(fields, &own.elements)?;
                 Ok((self.load(fields, own.interval)?, self.anonymous(own)?))
             }
         }

@@ -271,6 +271,9 @@ mod tests {
             rule().ip6_dscp(64),
             rule().set_ip_dscp(64),
             rule().set_ip6_dscp(64),
+            rule().vmap(IP_DSCP, [(Dscp(64), Verdict::Accept)]),
+            rule().within((MARK, IP_DSCP), [(1, 3..=64)]),
+            rule().outside((MARK, IP_DSCP), [(1, Dscp(64))]),
         ] {
             assert_eq!(large.done(), too_large(64, 6));
         }
