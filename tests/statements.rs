@@ -23,7 +23,7 @@ type Rule = Result<Written, StatementError>;
 
 /// What nft(8) is told, and our words for it. The chain of each case has its number as its name.
 struct Cases<F> {
-    preamble: &'static str,
+    preamble: String,
     rows: Vec<Row<F>>,
 }
 
@@ -44,6 +44,7 @@ struct World<F> {
     classes: MapOf<Ipv4Addr, Mark>,
     turned: MapOf<Mark, Mark>,
     servers: MapOf<Port, (Ipv4Addr, Port)>,
+    counted: MapOf<Ipv4Addr, CounterName>,
     servers6: MapOf<(Ipv6Addr, Port), Ipv6Addr>,
     moved: MapOf<Port, Port>,
     dscps: SetOf<Dscp>,
@@ -69,6 +70,7 @@ impl<F: TableFamily> World<F> {
             classes: table.map("classes").unwrap().interval(),
             turned: table.map("turned").unwrap().interval(),
             servers: table.map("servers").unwrap(),
+            counted: table.map("counted").unwrap().interval(),
             servers6: table.map("servers6").unwrap(),
             moved: table.map("moved").unwrap(),
             dscps: table.set("dscps").unwrap(),
@@ -102,6 +104,8 @@ const SETS: &str = "
     map peers { type ipv4_addr : ipv4_addr; flags dynamic,timeout; }
     map flows { type ipv4_addr . inet_service : ipv4_addr . mark; flags dynamic; }
     counter hits { }
+    counter more { }
+    map counted { type ipv4_addr : counter; flags interval; }
     quota spent { 1000 bytes }
     limit slow { rate 5/second }
     chain other { }
@@ -135,13 +139,18 @@ const INPUT: &str = "type filter hook input priority 0;";
 
 macro_rules! rows {
     ($family:ty, $preamble:expr; $($hook:expr, $text:literal => $body:expr;)*) => {
-        Cases::<$family> { preamble: $preamble, rows: vec![$(($hook, $text, |w: &World<$family>| { let _ = w; $body(w) })),*] }
+        Cases::<$family> { preamble: $preamble.into(), rows: vec![$(($hook, $text, |w: &World<$family>| { let _ = w; $body(w) })),*] }
     };
 }
 
 fn inet() -> Cases<Inet> {
     type W = World<Inet>;
-    rows! { Inet, SETS;
+    let sets = format!(
+        "{SETS}
+        ct timeout patient {{ protocol tcp; l3proto ip; policy = {{ established: 7777 }}; }}
+        ct expectation more-of-it {{ protocol tcp; dport 9; timeout 1m; size 3; l3proto ip; }}"
+    );
+    rows! { Inet, sets;
         "", "tcp dport 22 accept" => |w: &W| w.rule().tcp_dport(22).accept();
         "", "tcp dport { 22 } accept" => |w: &W| w.rule().tcp_dport([22]).accept();
         "", "tcp dport { 22, 80 } accept" => |w: &W| w.rule().tcp_dport([22, 80]).accept();
@@ -356,6 +365,12 @@ fn inet() -> Cases<Inet> {
         "", "counter" => |w: &W| w.rule().counter().done();
         "", "counter accept comment \"why\"" => |w: &W| w.rule().counter().comment(ringfence::nft::Comment::new("why").unwrap()).accept();
         "", "counter name hits" => |w: &W| w.rule().counter_named(&object("hits")).done();
+        "", "counter name ip saddr map @counted" => |w: &W| w.rule().counter_by(IP_SADDR, &w.counted).done();
+        "", "counter name tcp dport map { 25 : \"more\", 80 : \"hits\", 443 : \"hits\" } accept" => |w: &W| w.rule().counter_by(TCP_DPORT, [(25, CounterName(object("more"))), (80, CounterName(object("hits"))), (443, CounterName(object("hits")))]).accept();
+        "", "quota name meta mark map { 1-9 : \"spent\", 20 : \"spent\" }" => |w: &W| w.rule().quota_by(MARK, [(1..=9, QuotaName(object("spent"))), (20..=20, QuotaName(object("spent")))]).done();
+        "", "limit name ip saddr . tcp dport map { 10.0.0.1 . 80 : \"slow\" }" => |w: &W| w.rule().limit_by((IP_SADDR, TCP_DPORT), [((v4("10.0.0.1"), 80), LimitName(object("slow")))]).done();
+        "", "ct timeout set \"patient\"" => |w: &W| w.rule().ct_timeout_named(&object("patient")).done();
+        "", "ct expectation set \"more-of-it\"" => |w: &W| w.rule().ct_expectation_named(&object("more-of-it")).done();
         "", "quota name \"spent\" drop" => |w: &W| w.rule().quota_named(&object("spent")).drop();
         "", "limit name \"slow\" accept" => |w: &W| w.rule().limit_named(&object("slow")).accept();
         "", "limit rate 10/second accept" => |w: &W| w.rule().limit(Limit::packets(10, Per::Second)).accept();
@@ -545,8 +560,10 @@ fn seen(ruleset: &Ruleset) -> BTreeMap<ChainName, Seen> {
         let mut sets = Vec::new();
         let mut exprs = rule.exprs.clone();
         for expr in &mut exprs {
-            let (Expr::Lookup { set: name, .. } | Expr::Map { set: name, .. } | Expr::VerdictMap { set: name, .. }) =
-                expr
+            let (Expr::Lookup { set: name, .. }
+            | Expr::Map { set: name, .. }
+            | Expr::VerdictMap { set: name, .. }
+            | Expr::ObjectMap { set: name, .. }) = expr
             else {
                 continue;
             };

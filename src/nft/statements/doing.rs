@@ -6,8 +6,8 @@ use super::field;
 use super::matching::in_six_bits;
 use super::*;
 use crate::nft::{
-    ByteorderOp, Checksum, Comment, CtKey, Data, Dynset, DynsetOp, Expr, ExthdrOp, Family, FlowtableName, KnownObject,
-    Limit, Log, MetaKey, ObjectName, PayloadBase, Quota, Register, Verdict,
+    ByteorderOp, Checksum, Comment, CtKey, Data, Dynset, DynsetOp, Expr, ExthdrOp, Family, FlowtableName, Limit, Log,
+    MetaKey, PayloadBase, Quota, Register, Verdict,
 };
 
 /// Statements that go on.
@@ -35,29 +35,6 @@ impl<F: TableFamily> Statements<F> {
     /// Counts packets and bytes. nft(8): `counter`.
     pub fn counter(self) -> Self {
         self.effect([Expr::Counter { packets: 0, bytes: 0 }])
-    }
-
-    /// Counts with a named counter. nft(8): `counter name NAME`.
-    pub fn counter_named(self, name: &ObjectName) -> Self {
-        self.effect([Expr::ObjectRef { kind: KnownObject::Counter.into(), name: name.clone() }])
-    }
-
-    /// Uses a named quota. nft(8): `quota name NAME`.
-    pub fn quota_named(self, name: &ObjectName) -> Self {
-        self.effect([Expr::ObjectRef { kind: KnownObject::Quota.into(), name: name.clone() }])
-    }
-
-    /// Uses a named limit. nft(8): `limit name NAME`.
-    pub fn limit_named(self, name: &ObjectName) -> Self {
-        self.effect([Expr::ObjectRef { kind: KnownObject::Limit.into(), name: name.clone() }])
-    }
-
-    /// Gives the flow a helper. nft(8): `ct helper set NAME`.
-    pub fn ct_helper_named(self, name: &ObjectName) -> Self
-    where
-        F: Sees<layer::Upper>,
-    {
-        self.effect([Expr::ObjectRef { kind: KnownObject::CtHelper.into(), name: name.clone() }])
     }
 
     /// Logs: a [`Log`] to an nflog group, a [`Syslog`](crate::nft::Syslog) to the kernel log.

@@ -10,7 +10,7 @@ use super::key::{Entry, Key, Spanning};
 use super::set::{Elements, SetOf};
 use crate::nft::{Element, ElementData, KeyType, MapTo, Set, SetFlags, SetName, TableId, Verdict};
 
-/// What a map can lead to: a [`Verdict`], a value, or a tuple of two to five values.
+/// What a map can lead to: a [`Verdict`], a value, a tuple of two to five values, or the name of a stateful object.
 #[diagnostic::on_unimplemented(message = "a map can't lead to `{Self}`")]
 pub trait MapValue {
     /// Its type.
@@ -41,7 +41,7 @@ impl MapValue for Verdict {
     }
 }
 
-/// A named map from keys of type `K` to values of type `D`, or to verdicts.
+/// A named map from keys of type `K` to values of type `D`, to verdicts, or to stateful objects.
 ///
 /// # Examples
 ///

@@ -97,6 +97,7 @@ mod key;
 mod lower;
 mod map;
 mod matching;
+mod named;
 mod operand;
 mod place;
 mod set;
@@ -110,6 +111,7 @@ pub use family::{Arp, Bridge, Inet, Ip, Ip6, Mixed, Netdev, Sees, TableFamily, T
 pub use field::*;
 pub use key::{Key, Spanning};
 pub use map::{Looked, MapOf, MapValue, Mapping, Members, VerdictMapOf};
+pub use named::{CounterName, CtHelperName, LimitName, QuotaName};
 pub use operand::{Not, Operand, Ordered, Span, Starting, Test, at_least, at_most, less_than, more_than, not};
 pub use place::{ChainOf, TableOf};
 pub use set::{Elements, SetOf};
