@@ -396,7 +396,7 @@ mod tests {
     #[test]
     fn elements_come_and_go() {
         let (have, want) = (ruleset(&[], &[1, 2, 3]), ruleset(&[], &[2, 3, 4, 5]));
-        assert_eq!(steps(&have, &want), ["delete 1 elements of set inet t s", "add 2 elements of set inet t s"]);
+        assert_eq!(steps(&have, &want), ["delete 1 element of set inet t s", "add 2 elements of set inet t s"]);
     }
 
     /// Gives a rule a set of its own.

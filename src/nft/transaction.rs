@@ -118,7 +118,10 @@ impl fmt::Display for Object {
             }
             Object::Set(set) if set.data.is_some() => write!(f, "map {} {}", set.table, set.name),
             Object::Set(set) => write!(f, "set {} {}", set.table, set.name),
-            Object::Elements { table, set, elements } => write!(f, "{} elements of set {table} {set}", elements.len()),
+            Object::Elements { table, set, elements } => match elements.len() {
+                1 => write!(f, "1 element of set {table} {set}"),
+                many => write!(f, "{many} elements of set {table} {set}"),
+            },
             Object::Stateful(object) => write!(f, "{} {} {}", object.state.kind(), object.table, object.name),
             Object::Flowtable(flowtable) => write!(f, "flowtable {} {}", flowtable.table, flowtable.name),
             Object::ChainName { table, handle, to } => write!(f, "chain {table} handle {} to {to}", handle.0),

@@ -25,17 +25,17 @@ const HARMS: [&[(&str, &str)]; 3] = [
     &[
         (
             "add element inet ringfence direct4 { 203.0.113.10 . tcp . 5432 }",
-            "add 1 elements of set inet ringfence direct4",
+            "add 1 element of set inet ringfence direct4",
         ),
         (
             "add element inet ringfence direct6 { 2001:db8::a . tcp . 5432 }",
-            "add 1 elements of set inet ringfence direct6",
+            "add 1 element of set inet ringfence direct6",
         ),
         (
             "delete element inet ringfence direct4 { 203.0.113.9 . tcp . 5432 }",
-            "delete 1 elements of set inet ringfence direct4",
+            "delete 1 element of set inet ringfence direct4",
         ),
-        ("flush set inet ringfence direct6", "delete 1 elements of set inet ringfence direct6"),
+        ("flush set inet ringfence direct6", "delete 1 element of set inet ringfence direct6"),
         ("add table inet ringfence { flags dormant; }", "add table inet ringfence"),
         ("add chain inet ringfence output { policy accept; }", "add chain inet ringfence output"),
         ("add chain inet ringfence theirs", "add chain inet ringfence theirs"),

@@ -103,9 +103,10 @@ impl fmt::Display for Deleted {
             }
             Deleted::Rule { table, chain, handle } => write!(f, "rule {table} {chain} handle {}", handle.0),
             Deleted::Set { table, name } => write!(f, "set {table} {name}"),
-            Deleted::Elements { table, set, elements } => {
-                write!(f, "{} elements of set {table} {set}", elements.len())
-            }
+            Deleted::Elements { table, set, elements } => match elements.len() {
+                1 => write!(f, "1 element of set {table} {set}"),
+                many => write!(f, "{many} elements of set {table} {set}"),
+            },
             Deleted::Stateful { table, name, kind } => write!(f, "{kind} {table} {name}"),
             Deleted::Flowtable { table, name, devices: gone } => {
                 devices(f, gone)?;
