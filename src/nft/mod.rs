@@ -33,7 +33,9 @@ pub use raw::{Bytes, Extra, RawAttribute};
 pub use rule::{Field, Rule, ct_state};
 pub use ruleset::Ruleset;
 pub use set::{Datatype, Element, ElementData, KeyType, MapTo, Set, SetFlags, SetPolicy};
-pub(crate) use still::{filled, same_element, same_object, still_chain, still_flowtable, still_rule, still_set};
+pub(crate) use still::{
+    filled, forget_sizes_of_filled, same_element, same_object, still_chain, still_flowtable, still_rule, still_set,
+};
 pub use syntax::{Syntax, Unshown};
 pub use table::{
     BaseChain, Chain, ChainFlags, ChainPolicy, ChainType, Family, Hook, Priority, Table, TableFlags, TableId,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     Chain, ChainPolicy, CtExpectation, CtHelper, Element, Expr, Flowtable, Limit, Log, LogLevel, Rule, Set, SetName,
-    State, StatefulObject,
+    State, StatefulObject, TableId,
 };
 
 /// What the kernel makes of a burst of 0: `NFT_LIMIT_PKT_BURST_DEFAULT`.
@@ -84,6 +84,19 @@ pub(crate) fn filled<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> HashSet<&
         _ => None,
     };
     rules.into_iter().flat_map(|rule| &rule.exprs).filter_map(by).collect()
+}
+
+/// Leaves out the size that the kernel gave to sets that rules fill, for it does so again once there is such a rule.
+///
+/// Told that size beforehand, it keeps a set that is not `dynamic` in a table of fixed size, which no rule can fill. nft(8) makes such maps.
+pub(crate) fn forget_sizes_of_filled(sets: &mut [Set], rules: &[Rule]) {
+    let by = |rule| filled([rule]).into_iter().map(move |set| (&rule.table, set));
+    let filled: HashSet<(&TableId, &SetName)> = rules.iter().flat_map(by).collect();
+    for set in sets {
+        if !set.flags.dynamic && set.size == Some(DEFAULT_SIZE) && filled.contains(&(&set.table, &set.name)) {
+            set.size = None;
+        }
+    }
 }
 
 /// A set. `filled` says whether a wanted rule fills it.

@@ -200,9 +200,9 @@ fn try_ours(script: &Script) -> Outcome {
             let saved = saved.as_ref().map_err(|why| format!("save: {why}"))?;
             rules(&["restore"], Some(saved)).map(drop).map_err(|why| format!("restore: {why}"))
         });
-        let mut minded = BTreeMap::new();
+        let (mut minded, filled) = (BTreeMap::new(), replay::filled(&bytes));
         for (at, asymmetry) in ASYMMETRIES.iter().enumerate() {
-            if bytes.clone().iter_mut().any(|message| (asymmetry.mend)(message)) {
+            if bytes.clone().iter_mut().any(|message| (asymmetry.mend)(message, &filled)) {
                 flush();
                 minded.insert(at, replayed(&bytes, Some(at)).is_err());
             }

@@ -3,6 +3,8 @@
 //! That this reaches every ruleset shows that nothing a dump lacks is needed to restore it, and [`ASYMMETRIES`] is the whole of what
 //! a program has to know beside the format. Each of them is shown to be needed, too.
 
+use std::collections::HashSet;
+
 use crate::netlink::{
     Attr, Body, Message, NEW_CHAIN, NEW_ELEMENTS, NEW_FLOWTABLE, NEW_OBJECT, NEW_RULE, NEW_SET, NEW_TABLE,
 };
@@ -11,23 +13,41 @@ use crate::netlink::{
 pub struct Asymmetry {
     pub name: &'static str,
     /// Mends a message; says whether there was something to mend.
-    pub mend: fn(&mut Message) -> bool,
+    pub mend: fn(&mut Message, &Filled) -> bool,
+}
+
+/// Families, tables and names of the sets that rules fill.
+pub type Filled = HashSet<(u8, Vec<u8>, Vec<u8>)>;
+
+/// Those of a dump.
+pub fn filled(dump: &[Message]) -> Filled {
+    let mut filled = HashSet::new();
+    for rule in dump {
+        let of = (rule.family, text(rule, 1));
+        in_expressions(&mut rule.clone(), "dynset", |data| {
+            let name = value(data, 1).unwrap_or_default().to_vec();
+            filled.insert((of.0, of.1.clone(), name))
+        });
+    }
+    filled
 }
 
 /// All there are, on Linux 6.18 with what nft(8) 1.0.6 can make.
-pub const ASYMMETRIES: [Asymmetry; 8] = [
+pub const ASYMMETRIES: [Asymmetry; 9] = [
     Asymmetry {
         name: "exthdr: FLAGS on a write (SREG)",
-        mend: |rule| in_expressions(rule, "exthdr", |data| has(data, 7) && remove(data, &[5])),
+        mend: |rule, _| in_expressions(rule, "exthdr", |data| has(data, 7) && remove(data, &[5])),
     },
     Asymmetry {
         name: "exthdr: OFFSET, LEN and FLAGS on a reset (neither DREG nor SREG)",
-        mend: |rule| in_expressions(rule, "exthdr", |data| !has(data, 1) && !has(data, 7) && remove(data, &[3, 4, 5])),
+        mend: |rule, _| {
+            in_expressions(rule, "exthdr", |data| !has(data, 1) && !has(data, 7) && remove(data, &[3, 4, 5]))
+        },
     },
-    Asymmetry { name: "osf: FLAGS of 0", mend: |rule| in_expressions(rule, "osf", |data| remove_if_zero(data, 3)) },
+    Asymmetry { name: "osf: FLAGS of 0", mend: |rule, _| in_expressions(rule, "osf", |data| remove_if_zero(data, 3)) },
     Asymmetry {
         name: "quota: DEPLETED in FLAGS",
-        mend: |message| {
+        mend: |message, _| {
             if message.kind == NEW_OBJECT && value(&message.attrs, 3).map(be32) == Some(2) {
                 let data = message.attrs.iter_mut().find(|attr| attr.kind == 4).and_then(Attr::nested_mut);
                 return data.is_some_and(|data| without_depleted(data));
@@ -37,11 +57,11 @@ pub const ASYMMETRIES: [Asymmetry; 8] = [
     },
     Asymmetry {
         name: "dynset: TIMEOUT of 0",
-        mend: |rule| in_expressions(rule, "dynset", |data| remove_if_zero(data, 6)),
+        mend: |rule, _| in_expressions(rule, "dynset", |data| remove_if_zero(data, 6)),
     },
     Asymmetry {
         name: "dynset: EXPRESSIONS without F_EXPR in FLAGS",
-        mend: |rule| {
+        mend: |rule, _| {
             in_expressions(rule, "dynset", |data| {
                 if !has(data, 10) {
                     return false;
@@ -55,7 +75,7 @@ pub const ASYMMETRIES: [Asymmetry; 8] = [
     },
     Asymmetry {
         name: "set element: TIMEOUT of 0",
-        mend: |elements| {
+        mend: |elements, _| {
             let mut found = false;
             for element in list(elements, NEW_ELEMENTS, 3) {
                 found |= remove_if_zero(element, 4);
@@ -65,13 +85,26 @@ pub const ASYMMETRIES: [Asymmetry; 8] = [
     },
     Asymmetry {
         name: "set: attributes 19 and 20 (kind and count of its backend)",
-        mend: |set| set.kind == NEW_SET && remove(&mut set.attrs, &[19, 20]),
+        mend: |set, _| set.kind == NEW_SET && remove(&mut set.attrs, &[19, 20]),
+    },
+    Asymmetry {
+        name: "set: SIZE of 65,535 without EVAL in FLAGS, where a rule fills it",
+        mend: |set, filled| {
+            let name = (set.family, text(set, 1), text(set, 2));
+            let flags = value(&set.attrs, 3).map_or(0, be32);
+            if set.kind != NEW_SET || flags & 0x10 != 0 || !filled.contains(&name) {
+                return false;
+            }
+            let sized = |attr: &&mut Vec<Attr>| value(attr, 1).map(be32) == Some(65_535);
+            let description = set.attrs.iter_mut().find(|attr| attr.kind == 9).and_then(Attr::nested_mut);
+            description.filter(sized).is_some_and(|description| remove(description, &[1]))
+        },
     },
 ];
 
 /// Messages that make again what was dumped, mended of all asymmetries but one.
 pub fn again(dump: &[Message], without: Option<usize>) -> Vec<Message> {
-    let mut messages = dump.to_vec();
+    let (mut messages, filled) = (dump.to_vec(), filled(dump));
     for message in &mut messages {
         // Who something was is not what it is: the kernel takes a handle for one to look up.
         let identity: &[u16] = match message.kind {
@@ -86,7 +119,7 @@ pub fn again(dump: &[Message], without: Option<usize>) -> Vec<Message> {
         remove(&mut message.attrs, identity);
         for (at, asymmetry) in ASYMMETRIES.iter().enumerate() {
             if Some(at) != without {
-                (asymmetry.mend)(message);
+                (asymmetry.mend)(message, &filled);
             }
         }
     }
@@ -209,7 +242,7 @@ fn list(message: &mut Message, kind: u8, list: u16) -> impl Iterator<Item = &mut
 }
 
 /// Does something to the data of every expression of a name in a rule.
-fn in_expressions(rule: &mut Message, name: &str, mend: impl Fn(&mut Vec<Attr>) -> bool) -> bool {
+fn in_expressions(rule: &mut Message, name: &str, mut mend: impl FnMut(&mut Vec<Attr>) -> bool) -> bool {
     let mut found = false;
     for expression in list(rule, NEW_RULE, 4) {
         let named = expression.iter().any(|attr| {

@@ -6,7 +6,7 @@ use super::ask::Answer;
 use super::whole::{NEVER, Seen, same_elements};
 use super::{ATTEMPTS, Socket, refusal, verify};
 use crate::kernel::refusal::undecodable;
-use crate::nft::{Chain, Element, Object, Ruleset, SetName, Table, TableId};
+use crate::nft::{Chain, Element, Object, Ruleset, SetName, Table, TableId, forget_sizes_of_filled};
 use crate::wire::netlink::DecodeError;
 use crate::wire::nftables::{self, Request};
 use crate::{Error, ErrorKind, Result};
@@ -273,7 +273,7 @@ impl Socket {
             }
             Ok(())
         })?;
-        let Ruleset { rules, objects, flowtables, .. } = &mut seen.ruleset;
+        let Ruleset { sets: sets_told, rules, objects, flowtables, .. } = &mut seen.ruleset;
         let mut interrupted = sets.interrupted | chains.interrupted;
         interrupted |= self.dump(Request::rules(id), "rules", |object| {
             if let Object::Rule(rule) = object
@@ -283,6 +283,7 @@ impl Socket {
                 rules.push(rule);
             }
         })?;
+        forget_sizes_of_filled(sets_told, rules);
         interrupted |= self.dump(Request::objects(id), "stateful objects", |object| {
             if let Object::Stateful(object) = object
                 && wanted(&object.table)
