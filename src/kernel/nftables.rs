@@ -10,6 +10,7 @@
 
 mod ask;
 mod dry_run;
+mod elements;
 mod monitor;
 mod read;
 mod refusal;

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{
-    Chain, ChainPolicy, CtExpectation, CtHelper, Element, Expr, Flowtable, Limit, Log, LogLevel, Rule, Set, SetName,
-    State, StatefulObject, TableId,
+    Chain, ChainPolicy, CtExpectation, CtHelper, Element, Expr, Flowtable, Limit, Log, LogLevel, Rule, Ruleset, Set,
+    SetName, State, StatefulObject, TableId,
 };
 
 /// What the kernel makes of a burst of 0: `NFT_LIMIT_PKT_BURST_DEFAULT`.
@@ -88,12 +88,17 @@ pub(crate) fn filled<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> HashSet<&
 
 /// Leaves out the size that the kernel gave to sets that rules fill, for it does so again once there is such a rule.
 ///
-/// Told that size beforehand, it keeps a set that is not `dynamic` in a table of fixed size, which no rule can fill. nft(8) makes such maps.
-pub(crate) fn forget_sizes_of_filled(sets: &mut [Set], rules: &[Rule]) {
+/// Told that size beforehand, it keeps a set that is not `dynamic` in a table of fixed size, which no rule can fill; nft(8) makes such maps.
+/// And a set that had more elements before there was the rule would have no room for them.
+pub(crate) fn forget_sizes_of_filled(ruleset: &mut Ruleset) {
     let by = |rule| filled([rule]).into_iter().map(move |set| (&rule.table, set));
-    let filled: HashSet<(&TableId, &SetName)> = rules.iter().flat_map(by).collect();
-    for set in sets {
-        if !set.flags.dynamic && set.size == Some(DEFAULT_SIZE) && filled.contains(&(&set.table, &set.name)) {
+    let filled: HashSet<(&TableId, &SetName)> = ruleset.rules.iter().flat_map(by).collect();
+    let full = ruleset.elements.iter().filter(|(.., all)| all.len() > DEFAULT_SIZE as usize);
+    let full: HashSet<(&TableId, &SetName)> = full.map(|(table, set, _)| (table, set)).collect();
+    for set in &mut ruleset.sets {
+        let known = (&set.table, &set.name);
+        let unwanted = !set.flags.dynamic || full.contains(&known);
+        if set.size == Some(DEFAULT_SIZE) && filled.contains(&known) && unwanted {
             set.size = None;
         }
     }

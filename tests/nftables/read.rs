@@ -164,3 +164,42 @@ fn counts_start_anew() {
         assert_eq!(have.rules[0].exprs, [Expr::Counter { packets: 0, bytes: 0 }]);
     });
 }
+
+#[test]
+fn sets_that_rules_fill_come_back_whatever_size_the_kernel_gave_them() {
+    in_namespace(|| {
+        let id = id(Family::Inet, "filled");
+        for (dynamic, count) in [(false, 3), (true, 3), (false, 70_000), (true, 70_000)] {
+            let mut filled = set(&id, "seen", &[Datatype::Mark]);
+            filled.flags.dynamic = dynamic;
+            let change = Dynset {
+                set: filled.name.clone(),
+                op: DynsetOp::Add,
+                key: Register::FIRST,
+                data: None,
+                timeout: None,
+                negated: false,
+                exprs: Vec::new(),
+            };
+            let load = Expr::Meta { key: MetaKey::Mark, dreg: Register::FIRST };
+            let want = Ruleset {
+                tables: vec![table(&id)],
+                chains: vec![chain(&id, "c", None)],
+                sets: vec![filled.clone()],
+                elements: vec![(id.clone(), filled.name, (0..count).map(|key| Element::new(be32(key))).collect())],
+                rules: vec![Rule::new(&id, &chain_name("c")).expr(load).expr(Expr::Dynset(change))],
+                ..Ruleset::default()
+            };
+            let mut socket = Socket::open().unwrap();
+            socket.commit(&want.clone().replace()).unwrap();
+            let read = socket.ruleset().unwrap();
+            socket
+                .commit(&read.clone().replace())
+                .unwrap_or_else(|error| panic!("{dynamic} {count}: {}", error.chain()));
+            let again = socket.ruleset().unwrap();
+            assert_eq!((&again.sets, again.elements[0].2.len()), (&read.sets, read.elements[0].2.len()));
+            assert_eq!(again.elements[0].2.len(), count as usize, "{dynamic}, {} at first", read.elements[0].2.len());
+            socket.verify(&want).unwrap();
+        }
+    });
+}

@@ -156,7 +156,7 @@ impl Socket {
         })
     }
 
-    fn one<T>(
+    pub(super) fn one<T>(
         &mut self,
         request: Request,
         question: &str,

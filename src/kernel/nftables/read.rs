@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 
 use super::ask::Answer;
-use super::whole::{NEVER, Seen, same_elements};
+use super::elements::once;
+use super::whole::{NEVER, Seen};
 use super::{ATTEMPTS, Socket, refusal, verify};
 use crate::kernel::refusal::undecodable;
-use crate::nft::{Chain, Element, Object, Ruleset, SetName, Table, TableId, forget_sizes_of_filled};
+use crate::nft::{Chain, Element, Object, Ruleset, Table, TableId, forget_sizes_of_filled};
 use crate::wire::netlink::DecodeError;
 use crate::wire::nftables::{self, Request};
 use crate::{Error, ErrorKind, Result};
@@ -130,35 +131,6 @@ impl Socket {
         )
     }
 
-    /// Reads the elements of one set. `None` when the set or its table is not there.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::table`].
-    pub fn elements(&mut self, table: &TableId, set: &SetName) -> Result<Option<Vec<Element>>> {
-        let alike = |a: &Option<Vec<Element>>, b: &Option<Vec<Element>>| {
-            same_elements(a.as_deref().unwrap_or_default(), b.as_deref().unwrap_or_default())
-        };
-        self.snapshot(alike, passed, |socket| {
-            let mut all = Vec::new();
-            let answer = socket.ask(Request::elements(table, set), true, |message| {
-                if let Object::Elements { elements, .. } = nftables::decode(message).map_err(undecodable)? {
-                    all.extend(elements);
-                }
-                Ok(())
-            })?;
-            match answer.refused {
-                None => {
-                    let looks = answer.looks();
-                    once(&mut all);
-                    Ok((Some(all), looks))
-                }
-                Some(refused) if refused.errno == libc::ENOENT => Ok((None, Some(1))),
-                Some(refused) => Err(refusal::of_question(&format!("list elements of set {table} {set}"), &refused)),
-            }
-        })
-    }
-
     /// Reads every table with everything in it, as it was at one moment.
     ///
     /// # Errors
@@ -204,7 +176,7 @@ impl Socket {
     ///
     /// Who prepares a transaction and gives it up, as `nft -c` does, makes no generation, and moves what a dump counts its place by: things are told
     /// twice then, or not at all.
-    fn snapshot<T>(
+    pub(super) fn snapshot<T>(
         &mut self,
         alike: impl Fn(&T, &T) -> bool,
         judge: impl Fn(&mut Self, &T) -> Result<()>,
@@ -273,7 +245,7 @@ impl Socket {
             }
             Ok(())
         })?;
-        let Ruleset { sets: sets_told, rules, objects, flowtables, .. } = &mut seen.ruleset;
+        let Ruleset { rules, objects, flowtables, .. } = &mut seen.ruleset;
         let mut interrupted = sets.interrupted | chains.interrupted;
         interrupted |= self.dump(Request::rules(id), "rules", |object| {
             if let Object::Rule(rule) = object
@@ -283,7 +255,6 @@ impl Socket {
                 rules.push(rule);
             }
         })?;
-        forget_sizes_of_filled(sets_told, rules);
         interrupted |= self.dump(Request::objects(id), "stateful objects", |object| {
             if let Object::Stateful(object) = object
                 && wanted(&object.table)
@@ -300,6 +271,7 @@ impl Socket {
                 flowtables.push(flowtable);
             }
         })?;
+        seen.find_changed();
         for place in 0..seen.ruleset.sets.len() {
             let set = &seen.ruleset.sets[place];
             let (table, name) = (set.table.clone(), set.name.clone());
@@ -314,12 +286,13 @@ impl Socket {
             once(&mut all);
             seen.elements(place, all, answer.parts);
         }
+        forget_sizes_of_filled(&mut seen.ruleset);
         Ok(!interrupted)
     }
 }
 
 /// That a ruleset kept changing, with what the last look was doubted for.
-fn doubted(error: Error, doubt: Option<String>) -> Error {
+pub(super) fn doubted(error: Error, doubt: Option<String>) -> Error {
     match doubt {
         Some(doubt) if error.kind() == ErrorKind::Conflict => {
             let what = format!("the kernel does not count what it tells: {doubt}");
@@ -330,18 +303,8 @@ fn doubted(error: Error, doubt: Option<String>) -> Error {
 }
 
 /// Of what is believed as it was told.
-fn passed<T>(_: &mut Socket, _: &T) -> Result<()> {
+pub(super) fn passed<T>(_: &mut Socket, _: &T) -> Result<()> {
     Ok(())
-}
-
-/// Leaves one of each element. A set that is being made larger is told in part twice.
-fn once(elements: &mut Vec<Element>) {
-    let mut known = HashSet::with_capacity(elements.len());
-    let first: Vec<bool> = elements.iter().map(|element| known.insert(element.place())).collect();
-    if known.len() < first.len() {
-        let mut first = first.into_iter();
-        elements.retain(|_| first.next().unwrap_or(true));
-    }
 }
 
 fn same_chains(a: &[Result<Chain, DecodeError>], b: &[Result<Chain, DecodeError>]) -> bool {

@@ -12,24 +12,22 @@
 
 use std::collections::{HashMap, HashSet};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::elements::{looks_at, miscounted, nothing_lost, same_elements};
 use super::{Socket, refusal};
 use crate::nft::{
-    Chain, ChainName, Element, ElementData, Expr, Handle, MapTo, Ruleset, Set, SetName, SetPolicy, Table, TableId,
+    Chain, ChainName, DynsetOp, Element, ElementData, Expr, Handle, MapTo, Ruleset, Set, SetName, Table, TableId,
     Verdict,
 };
 use crate::wire::nftables::Request;
 use crate::{Error, ErrorKind, Result};
 
 /// How many looks in a row must tell the same where counts differ from it.
-const LOOKS: usize = 3;
+pub(super) const LOOKS: usize = 3;
 
 /// No number of looks is enough: it is looked at until the counts agree.
 pub(super) const NEVER: usize = usize::MAX;
-
-/// Elements with less time left may run out between two looks.
-const SOON: Duration = Duration::from_secs(60);
 
 /// How often a chain's count is read before it is believed, and how long is waited in between.
 const COUNTS: usize = 20;
@@ -49,6 +47,22 @@ pub(super) struct Seen {
     looks: usize,
     /// A set whose elements nothing explains.
     unexplained: Option<String>,
+    /// Sets that rules change, and whether some take elements out.
+    changed: HashMap<(TableId, SetName), bool>,
+    /// Those of them that are counted to have more than was told.
+    doubted: HashSet<(TableId, SetName)>,
+    /// When the look began.
+    begun: Moment,
+}
+
+/// When it was made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment(Instant);
+
+impl Default for Moment {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
 }
 
 impl Seen {
@@ -67,26 +81,33 @@ impl Seen {
         self.ruleset.chains.push(chain);
     }
 
+    /// Notes which sets rules change. All sets and rules were told.
+    pub fn find_changed(&mut self) {
+        let Ruleset { sets, rules, .. } = &self.ruleset;
+        let dynamic = sets.iter().filter(|set| set.flags.dynamic);
+        self.changed.extend(dynamic.map(|set| ((set.table.clone(), set.name.clone()), false)));
+        for rule in rules {
+            for expr in &rule.exprs {
+                if let Expr::Dynset(change) = expr {
+                    let deletes = self.changed.entry((rule.table.clone(), change.set.clone())).or_default();
+                    *deletes |= change.op == DynsetOp::Delete;
+                }
+            }
+        }
+    }
+
     /// Adds the elements of the set in a place, which came in so many datagrams.
     pub fn elements(&mut self, place: usize, mut elements: Vec<Element>, parts: usize) {
         let set = &self.ruleset.sets[place];
         let key = (set.table.clone(), set.name.clone());
-        // One for all keys is not counted.
-        let told = elements.iter().filter(|element| !element.catch_all).count();
-        let looks = match self.sets.get(&key).map(|count| *count as usize) {
-            // What rules add by themselves comes and goes between two looks.
-            _ if parts <= 1 || set.flags.dynamic => 1,
-            Some(count) if count == told => 1,
-            // In a tree, starts and ends of intervals are counted as half a one each, and what is left over is not. Intervals are
-            // kept in one, and so may be single elements where memory is dear.
-            Some(count) if (set.flags.interval || set.policy == SetPolicy::Memory) && count == told / 2 => 2,
-            Some(count) if !set.flags.interval && !set.flags.timeout => {
-                self.unexplained =
-                    Some(format!("it told of {told} elements of set {} {}, and counts {count}", set.table, set.name));
-                NEVER
-            }
-            _ => LOOKS,
-        };
+        let (count, changed) = (self.sets.get(&key).copied(), self.changed.get(&key).copied());
+        let looks = looks_at(set, changed, count, &elements, parts);
+        if looks > 1 && changed.is_some() {
+            self.doubted.insert(key.clone());
+        }
+        if looks == NEVER {
+            self.unexplained = Some(miscounted(set, count, &elements));
+        }
         self.looks = self.looks.max(looks);
         // They are counted as well.
         set.drop_stray_ends(&mut elements);
@@ -144,11 +165,21 @@ impl Seen {
                 .iter()
                 .map(|rule| (&rule.table, rule.handle))
                 .eq(b.rules.iter().map(|rule| (&rule.table, rule.handle)))
-            && a.sets
-                .iter()
-                .filter(|set| !set.flags.dynamic)
-                .map(|set| (&set.table, &set.name))
-                .all(|set| same_elements(of_a.get(&set).unwrap_or(&&[][..]), of_b.get(&set).unwrap_or(&&[][..])))
+            && a.sets.iter().all(|set| {
+                let key = (set.table.clone(), set.name.clone());
+                let none: &[Element] = &[];
+                let (of_a, of_b) = (
+                    of_a.get(&(&set.table, &set.name)).unwrap_or(&none),
+                    of_b.get(&(&set.table, &set.name)).unwrap_or(&none),
+                );
+                match self.changed.get(&key) {
+                    None => same_elements(of_a, of_b),
+                    // What rules take out is missing for good.
+                    Some(true) => true,
+                    Some(false) if !(self.doubted.contains(&key) || other.doubted.contains(&key)) => true,
+                    Some(false) => nothing_lost(set, of_a, of_b, self.begun.0.elapsed()),
+                }
+            })
     }
 
     /// Whether every chain is used as often as was told.
@@ -311,22 +342,10 @@ fn told(ruleset: &Ruleset) -> HashMap<(&TableId, &ChainName), u64> {
     told
 }
 
-/// Whether these are the same elements, in whatever order, as far as time alone does not take them away: those that have little left may be there
-/// or not, and what ends a range goes with what begins it.
-pub(super) fn same_elements(a: &[Element], b: &[Element]) -> bool {
-    let timed = a.iter().chain(b).any(|element| element.expires.is_some());
-    let stays = |element: &&Element| !(timed && element.interval_end) && element.expires.is_none_or(|left| left > SOON);
-    let places: HashSet<_> = a.iter().filter(stays).map(Element::place).collect();
-    b.iter().filter(stays).count() == places.len()
-        && b.iter().filter(stays).all(|element| places.contains(&element.place()))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::slice::from_ref;
-
     use super::*;
-    use crate::nft::{ChainFlags, Data, Datatype, Family, KeyType, Rule, TableName};
+    use crate::nft::{ChainFlags, Data, Datatype, Family, KeyType, Rule, SetPolicy, TableName};
 
     fn table() -> TableId {
         TableId { family: Family::Inet, name: TableName::new("t").unwrap() }
@@ -399,29 +418,5 @@ mod tests {
         let chain = seen(&[("a", 2), ("b", 1)], 2).doubt();
         assert_eq!(chain.as_deref(), Some("it told of other uses of chain inet t a than it counts"));
         assert_eq!(seen(&[("a", 2)], 1).doubt(), None);
-    }
-
-    #[test]
-    fn elements_are_the_same_in_whatever_order() {
-        let element = |byte| Element::new(Data::new(&[byte]).unwrap());
-        let (a, b) = (element(1), Element { interval_end: true, ..element(1) });
-        assert!(same_elements(&[a.clone(), b.clone()], &[b.clone(), a.clone()]));
-        assert!(!same_elements(from_ref(&a), from_ref(&b)));
-        assert!(!same_elements(from_ref(&a), &[a.clone(), b]));
-    }
-
-    #[test]
-    fn what_time_takes_away_makes_no_difference() {
-        let of = |key: u16, seconds: Option<u64>| Element {
-            expires: seconds.map(Duration::from_secs),
-            ..Element::new(Data::be16(key))
-        };
-        let end = |key| Element { interval_end: true, ..of(key, None) };
-        let before = [of(1, None), of(2, Some(3600)), of(3, Some(2)), end(4)];
-        assert!(same_elements(&before, &[of(2, Some(3599)), of(1, None)]));
-        assert!(!same_elements(&before, &[of(1, None), of(3, Some(1)), end(4)]));
-        assert!(!same_elements(&before, &[of(2, Some(3600)), of(5, None)]));
-        // Where nothing runs out, everything counts.
-        assert!(!same_elements(&[of(1, None), end(4)], &[of(1, None)]));
     }
 }

@@ -74,6 +74,11 @@ impl Request {
         table.map_or(request.clone(), |id| request.text(1, id.name.as_str()))
     }
 
+    /// One set.
+    pub fn set(table: &TableId, set: &SetName) -> Self {
+        Self::new(Kind::GetSet, Some(table.family), 0).text(1, table.name.as_str()).text(2, set.as_str())
+    }
+
     /// Every stateful object. Kernels filter by table, or not at all.
     pub fn objects(table: Option<&TableId>) -> Self {
         let request = Self::new(Kind::GetObject, table.map(|id| id.family), flag::DUMP);
