@@ -35,9 +35,18 @@ pub fn ruleset(bytes: &[u8]) {
         let _ = read.syntax();
         socket.commit(&saved.replace()).unwrap_or_else(|error| panic!("{}\n{read:#?}", error.chain()));
         let again = socket.ruleset().expect("what the kernel took can be read");
+        let (again, read) = (lasting(again), lasting(read));
         assert_eq!(still(again.clone()), still(read.clone()));
         assert!(diff(&again, &read).operations().is_empty(), "{:?}", diff(&again, &read));
     });
+}
+
+/// Without elements that count flows: once they have none the kernel clears them away, after a second or so, with whatever was put in.
+fn lasting(mut ruleset: Ruleset) -> Ruleset {
+    let counts = |element: &Element| element.exprs.iter().any(|expr| matches!(expr, Expr::Connlimit { .. }));
+    ruleset.elements.iter_mut().for_each(|(_, _, elements)| elements.retain(|element| !counts(element)));
+    ruleset.elements.retain(|(_, _, elements)| !elements.is_empty());
+    ruleset
 }
 
 /// Without numbers and clocks.
