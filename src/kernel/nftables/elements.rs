@@ -68,8 +68,7 @@ impl Socket {
                     // Which rules change it is not known.
                     let looks = looks_at(&set, Some(false), count, &elements, answer.parts);
                     doubt = (looks == NEVER).then(|| miscounted(&set, count, &elements));
-                    let looks = answer.looks().map(|of_answer| looks.max(of_answer));
-                    Ok((Some(Told { set, elements, begun }), looks))
+                    Ok((Some(Told { set, elements, begun }), (!answer.interrupted).then_some(looks)))
                 }
                 Some(refused) if refused.errno == libc::ENOENT => Ok((None, Some(1))),
                 Some(refused) => {
