@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::StatementError;
 use super::interval::element;
 use super::key::{Entry, Key, Spanning};
-use super::set::{Elements, SetOf};
+use super::set::{Elements, SetOf, handle};
 use crate::nft::{Element, ElementData, KeyType, MapTo, Set, SetFlags, SetName, TableId, Verdict};
 
 /// What a map can lead to: a [`Verdict`], a value, a tuple of two to five values, or the name of a stateful object.
@@ -66,6 +66,8 @@ pub struct MapOf<K, D> {
 /// A named map from keys of type `K` to verdicts.
 pub type VerdictMapOf<K> = MapOf<K, Verdict>;
 
+handle!(MapOf<K, D>);
+
 impl<K: Key, D: MapValue> MapOf<K, D> {
     pub(super) fn new(table: &TableId, name: &SetName) -> Self {
         Self { set: Set::map(table, name, KeyType(K::datatypes()), D::map_to()), types: PhantomData }
@@ -81,42 +83,6 @@ impl<K: Key, D: MapValue> MapOf<K, D> {
             return Err(StatementError::OtherKeys(map.name.clone()));
         }
         Ok(Self { set: map.clone(), types: PhantomData })
-    }
-
-    /// Lets elements run out after that time. nft(8): `timeout`.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.set.flags.timeout = true;
-        self.set.timeout = Some(timeout);
-        self
-    }
-
-    /// Lets each element run out after a time of its own. nft(8): `flags timeout`.
-    pub fn timeouts(mut self) -> Self {
-        self.set.flags.timeout = true;
-        self
-    }
-
-    /// Lets rules add elements from the packet path. nft(8): `flags dynamic`.
-    pub fn dynamic(mut self) -> Self {
-        self.set.flags.dynamic = true;
-        self
-    }
-
-    /// Sets the most elements it takes, which sizes its hash table as well.
-    pub fn size(mut self, size: u32) -> Self {
-        self.set.size = Some(size);
-        self
-    }
-
-    /// Makes its keys ranges. nft(8): `flags interval`.
-    pub fn interval(mut self) -> Self {
-        self.set.flags.interval = true;
-        self
-    }
-
-    /// The map, to be added to a table.
-    pub fn declare(&self) -> Set {
-        self.set.clone()
     }
 
     /// Elements that lead from these keys to those values; of a map of [`Self::interval`], from ranges.
@@ -138,27 +104,6 @@ impl<K: Key, D: MapValue> MapOf<K, D> {
             singles::<K>(entries)?
         };
         Ok(self.holding(elements))
-    }
-
-    /// These elements, for they have time-outs or comments of their own.
-    pub fn holding(&self, elements: Vec<Element>) -> Elements {
-        Elements { table: self.set.table.clone(), set: self.set.name.clone(), elements }
-    }
-}
-
-impl<K, D> MapOf<K, D> {
-    /// Its name.
-    pub fn name(&self) -> &SetName {
-        &self.set.name
-    }
-
-    pub(super) fn table(&self) -> &TableId {
-        &self.set.table
-    }
-
-    /// Whether its keys are ranges.
-    pub(super) fn is_interval(&self) -> bool {
-        self.set.flags.interval
     }
 }
 
@@ -272,8 +217,8 @@ pub trait Mapping<K, D> {
 
 impl<K, D> Mapping<K, D> for &MapOf<K, D> {
     fn look(self) -> Looked {
-        let (table, set) = (self.set.table.clone(), self.set.name.clone());
-        Looked(Place::Named { what: "map", table, set, interval: self.set.flags.interval })
+        let (table, set) = (self.table().clone(), self.name().clone());
+        Looked(Place::Named { what: "map", table, set, interval: self.is_interval() })
     }
 }
 

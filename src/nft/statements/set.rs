@@ -18,6 +18,69 @@ pub struct Elements {
     pub(super) elements: Vec<Element>,
 }
 
+/// What handles of sets and of maps are told of them, and say of them.
+macro_rules! handle {
+    ($handle:ident<$($type:ident),*>) => {
+        impl<$($type),*> $handle<$($type),*> {
+            /// Lets elements run out after that time. nft(8): `timeout`.
+            pub fn timeout(mut self, timeout: Duration) -> Self {
+                self.set.flags.timeout = true;
+                self.set.timeout = Some(timeout);
+                self
+            }
+
+            /// Lets each element run out after a time of its own. nft(8): `flags timeout`.
+            pub fn timeouts(mut self) -> Self {
+                self.set.flags.timeout = true;
+                self
+            }
+
+            /// Lets rules add elements from the packet path. nft(8): `flags dynamic`.
+            pub fn dynamic(mut self) -> Self {
+                self.set.flags.dynamic = true;
+                self
+            }
+
+            /// Sets the most elements it takes, which sizes its hash table as well.
+            pub fn size(mut self, size: u32) -> Self {
+                self.set.size = Some(size);
+                self
+            }
+
+            /// Makes its keys ranges. nft(8): `flags interval`.
+            pub fn interval(mut self) -> Self {
+                self.set.flags.interval = true;
+                self
+            }
+
+            /// The set or map, to be added to a table.
+            pub fn declare(&self) -> Set {
+                self.set.clone()
+            }
+
+            /// These elements, for they have time-outs or comments of their own.
+            pub fn holding(&self, elements: Vec<Element>) -> Elements {
+                Elements { table: self.set.table.clone(), set: self.set.name.clone(), elements }
+            }
+
+            /// Its name.
+            pub fn name(&self) -> &SetName {
+                &self.set.name
+            }
+
+            pub(super) fn table(&self) -> &TableId {
+                &self.set.table
+            }
+
+            /// Whether its keys are ranges.
+            pub(super) fn is_interval(&self) -> bool {
+                self.set.flags.interval
+            }
+        }
+    };
+}
+pub(super) use handle;
+
 /// A named set with keys of type `K`.
 ///
 /// # Examples
@@ -36,6 +99,8 @@ pub struct SetOf<K> {
     set: Set,
     keys: PhantomData<fn() -> K>,
 }
+
+handle!(SetOf<K>);
 
 impl<K: Key> SetOf<K> {
     pub(super) fn new(table: &TableId, name: &SetName) -> Self {
@@ -72,36 +137,6 @@ impl<K: Key> SetOf<K> {
         Ok(Self { set: set.clone(), keys: PhantomData })
     }
 
-    /// Lets elements run out after that time. nft(8): `timeout`.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.set.flags.timeout = true;
-        self.set.timeout = Some(timeout);
-        self
-    }
-
-    /// Lets each element run out after a time of its own. nft(8): `flags timeout`.
-    pub fn timeouts(mut self) -> Self {
-        self.set.flags.timeout = true;
-        self
-    }
-
-    /// Lets rules add elements from the packet path. nft(8): `flags dynamic`.
-    pub fn dynamic(mut self) -> Self {
-        self.set.flags.dynamic = true;
-        self
-    }
-
-    /// Sets the most elements it takes, which sizes its hash table as well.
-    pub fn size(mut self, size: u32) -> Self {
-        self.set.size = Some(size);
-        self
-    }
-
-    /// The set, to be added to a table.
-    pub fn declare(&self) -> Set {
-        self.set.clone()
-    }
-
     /// An element.
     ///
     /// # Errors
@@ -130,17 +165,6 @@ impl<K: Key> SetOf<K> {
         Ok(self.holding(elements))
     }
 
-    /// These elements, for they have time-outs or comments of their own.
-    pub fn holding(&self, elements: Vec<Element>) -> Elements {
-        Elements { table: self.set.table.clone(), set: self.set.name.clone(), elements }
-    }
-
-    /// Makes its elements ranges. nft(8): `flags interval`.
-    pub fn interval(mut self) -> Self {
-        self.set.flags.interval = true;
-        self
-    }
-
     /// The elements that make up ranges, for a set of [`Self::interval`].
     ///
     /// Ranges of one field that touch or overlap become one. Of several fields they stay what they are, and the kernel refuses those that overlap.
@@ -166,21 +190,5 @@ impl<K: Key> SetOf<K> {
             return Err(StatementError::NoRanges(self.set.name.clone()));
         }
         Ok(self.holding(K::ranges(spans.into_iter().map(|span| (span.span(), None)).collect(), false)?))
-    }
-}
-
-impl<K> SetOf<K> {
-    /// Its name.
-    pub fn name(&self) -> &SetName {
-        &self.set.name
-    }
-
-    pub(super) fn table(&self) -> &TableId {
-        &self.set.table
-    }
-
-    /// Whether its elements are ranges.
-    pub(super) fn is_interval(&self) -> bool {
-        self.set.flags.interval
     }
 }
